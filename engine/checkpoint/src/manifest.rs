@@ -1,0 +1,146 @@
+//! What one checkpoint consists of: source positions, state files and prepared output, in one record.
+
+use crate::ids::{CheckpointId, Generation};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Format of [`Manifest`] written by this version.
+pub const FORMAT: u32 = 1;
+
+/// Everything a restart needs, decided as one unit.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format of this record, see [`FORMAT`].
+    pub format: u32,
+    /// Name of the job that wrote it; a restore by another job is refused.
+    pub job: String,
+    /// Identity of the run of checkpoints, made once when the job first starts from nothing. Targets
+    /// keep it beside their commit tokens, so that output of an older life is never taken for ours.
+    pub lineage: String,
+    /// The checkpoint.
+    pub checkpoint: CheckpointId,
+    /// The generation that decided it.
+    pub generation: Generation,
+    /// Why it was taken.
+    pub kind: Kind,
+    /// Milliseconds since the Unix epoch, for people; no decision reads it.
+    pub taken_at_ms: u64,
+    /// Number of key groups (max parallelism); fixed for the life of the job.
+    pub groups: u16,
+    /// Number of workers that took it; the next run may have another.
+    pub workers: u32,
+    /// Positions, by source name.
+    pub sources: BTreeMap<String, SourcePart>,
+    /// State files, by step name.
+    pub states: BTreeMap<String, StatePart>,
+    /// Prepared output that is not known to be committed, by sink name.
+    pub sinks: BTreeMap<String, SinkPart>,
+}
+
+/// Why a checkpoint was taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Kind {
+    /// By the timer.
+    Periodic,
+    /// On request, under a name; kept until removed by hand.
+    Savepoint {
+        /// Name given by the user.
+        name: String,
+    },
+    /// The job stops after it, and a rerun continues.
+    Stop,
+    /// The last one after the end of all input: the job is complete.
+    Final,
+}
+
+/// Positions of one source.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SourcePart {
+    /// Every split that the job has ever opened, finished ones too, in no order.
+    pub splits: Vec<SplitPart>,
+}
+
+/// Where one split stands.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SplitPart {
+    /// Stable identity of the split.
+    pub id: String,
+    /// The split's own description, as its source wrote it.
+    pub split: serde_json::Value,
+    /// Position of the next record; `None` if nothing was read yet.
+    pub position: Option<serde_json::Value>,
+    /// True once its end was reached; it is not opened again.
+    pub finished: bool,
+    /// Highest event time seen in it, in milliseconds since the Unix epoch.
+    pub max_event_time_ms: Option<i64>,
+}
+
+/// State of one stateful step.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct StatePart {
+    /// Shape of the step's key and value types, as text; a changed shape is refused at restore.
+    pub schema: String,
+    /// One shard a worker, in no order.
+    pub shards: Vec<Shard>,
+}
+
+/// State of one step on one worker.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Shard {
+    /// The worker that wrote it.
+    pub worker: u32,
+    /// The watermark that the step had applied, in milliseconds since the Unix epoch.
+    pub watermark_ms: Option<i64>,
+    /// Files in the order in which they are to be loaded: a later entry of a key replaces an earlier.
+    pub files: Vec<FileRef>,
+}
+
+/// One immutable file of the checkpoint storage.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileRef {
+    /// Name in the checkpoint storage.
+    pub name: String,
+    /// What it holds.
+    pub kind: FileKind,
+    /// Length.
+    pub bytes: u64,
+    /// CRC-32C of the whole file.
+    pub crc32c: u32,
+}
+
+/// What a state file holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// All entries of the memory tier.
+    Base,
+    /// Entries changed since the file before it.
+    Delta,
+    /// A file of the RocksDB tier (table, manifest, current or options).
+    Spill,
+}
+
+/// Prepared output of one sink.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SinkPart {
+    /// In the order in which they are to be committed.
+    pub pending: Vec<Committable>,
+}
+
+/// One prepared, durable and still invisible piece of output.
+///
+/// It keeps the ids that it was made with for ever: recovery never renumbers or merges.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Committable {
+    /// The checkpoint for which it was prepared; the one that lists it may be later.
+    pub checkpoint: CheckpointId,
+    /// The instance (worker) of the sink that prepared it.
+    pub instance: u32,
+    /// The generation that prepared it.
+    pub generation: Generation,
+    /// Records in it.
+    pub records: u64,
+    /// What the sink's committer needs to find it.
+    pub payload: serde_json::Value,
+}

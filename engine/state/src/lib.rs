@@ -1,0 +1,2 @@
+//! Keyed state of Staunch: typed, checkpointed, larger than memory.
+pub mod storage;
