@@ -1,0 +1,153 @@
+//! The contract of a sink: a writer that prepares, apart from a committer that publishes.
+//!
+//! The protocol, seen from a sink, for each checkpoint N:
+//!
+//! 1. the **writer** of every instance gets the records of N, then [`SinkWriter::prepare`]: everything
+//!    written so far becomes durable and stays invisible, and what is needed to publish it comes back
+//!    as a small value ([`Prepared`]) that goes into the checkpoint;
+//! 2. the checkpoint is *decided* (one durable record), or it is not;
+//! 3. only after the decision the **committer** publishes what the checkpoint lists. It may be asked
+//!    for the same thing again after any crash, so it is idempotent.
+//!
+//! After a restart the committer alone is opened first: it fences older generations, publishes what the
+//! restored checkpoint lists, and removes whatever else of ours it finds prepared.
+//!
+//! Dropping a writer or a committer never publishes or removes anything.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use staunch_checkpoint::{CheckpointId, Committable, Generation};
+use staunch_state::storage::Storage;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Describes an output. A value of it connects to nothing until the job runs.
+pub trait Sink: Send + Sync + 'static {
+    /// What it takes.
+    type Record: Send + 'static;
+    /// Writes on one worker.
+    type Writer: SinkWriter<Record = Self::Record>;
+    /// Publishes for all workers.
+    type Committer: Committer;
+
+    /// Opens the writer of one instance. Runs on the engine's I/O threads.
+    ///
+    /// # Errors
+    /// The target cannot be reached or written, or is not ours to write.
+    fn writer(&self, context: &SinkContext) -> impl Future<Output = Result<Self::Writer>> + Send;
+
+    /// Opens the committer: one for the whole sink, opened before any writer.
+    ///
+    /// # Errors
+    /// The target cannot be reached, or holds output of another life of the job (see
+    /// [`SinkContext::lineage`]).
+    fn committer(
+        &self,
+        context: &SinkContext,
+    ) -> impl Future<Output = Result<Self::Committer>> + Send;
+
+    /// What this sink promises, for plans and documents.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+}
+
+/// What a sink promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantee {
+    /// The target shows the effect of every record once.
+    ExactlyOnce,
+    /// After a crash the target may show the records since the last checkpoint again.
+    AtLeastOnce,
+}
+
+/// Writes on one worker. Calls come one at a time and in order.
+pub trait SinkWriter: Send + 'static {
+    /// What it takes.
+    type Record;
+
+    /// Takes records of the current epoch. It need not be durable when this returns. While it is
+    /// pending the step in which the records came stays open, and sources slow down.
+    ///
+    /// # Errors
+    /// The job ends and is restarted from the last checkpoint; this writer is thrown away.
+    fn write(&mut self, records: Vec<Self::Record>) -> impl Future<Output = Result<()>> + Send;
+
+    /// Makes everything since the last call durable and invisible, and says how to publish it; an empty
+    /// list if nothing was written. Every asynchronous send is checked before this returns.
+    ///
+    /// # Errors
+    /// As [`SinkWriter::write`].
+    fn prepare(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> impl Future<Output = Result<Vec<Prepared>>> + Send;
+}
+
+/// One prepared piece of output.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Prepared {
+    /// Records in it.
+    pub records: u64,
+    /// What the committer needs to publish or remove it: an identity, never the data.
+    pub payload: serde_json::Value,
+}
+
+/// Publishes prepared output.
+pub trait Committer: Send + 'static {
+    /// Called once, before anything else: fences older generations at the target, and removes prepared
+    /// output of ours that `listed` does not contain (the restored checkpoint's committables; they will
+    /// be committed next, and must stay). Returns a line for the log for each thing removed.
+    ///
+    /// # Errors
+    /// The target refuses.
+    fn recover(
+        &mut self,
+        listed: &[Committable],
+    ) -> impl Future<Output = Result<Vec<String>>> + Send;
+
+    /// Publishes the committables, in order. Committing one that is already published is a success.
+    ///
+    /// # Errors
+    /// [`CommitError::Retry`] if it may have happened or may yet work: the engine asks again, with a
+    /// limit. [`CommitError::Refused`] if it did not happen and never will: the job stops.
+    fn commit(
+        &mut self,
+        committables: &[Committable],
+    ) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+/// Why a commit did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// It may have happened, or may work if asked again.
+    #[error("{0}")]
+    Retry(Error),
+    /// It did not happen and never will (fenced, expired, unknown to the target): output is lost
+    /// unless somebody steps in.
+    #[error("{0}")]
+    Refused(Error),
+}
+
+/// Who a sink is, in its job.
+#[derive(Clone, Debug)]
+pub struct SinkContext {
+    /// Name of the job.
+    pub job: String,
+    /// Name of the sink.
+    pub sink: String,
+    /// Identity of the job's life: made when it first started from nothing, the same over restarts. A
+    /// target that keeps a mark of what was committed keeps this beside it, and refuses another.
+    pub lineage: String,
+    /// Start count of the job: the fence.
+    pub generation: Generation,
+    /// This instance (worker); 0 for the committer.
+    pub instance: u32,
+    /// Number of instances.
+    pub instances: u32,
+    /// True if the job starts from nothing, so that no output of this lineage can exist yet.
+    pub fresh: bool,
+    /// The checkpoint storage, for sinks that stage their output there. Blocking calls.
+    pub storage: Arc<dyn Storage>,
+}

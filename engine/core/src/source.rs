@@ -1,0 +1,198 @@
+//! The contract of a source: splits, and readers that say where they stand.
+//!
+//! A [`Source`] is a description; it opens nothing until the job runs. Its input is divided into
+//! *splits* (a file, a partition, a shard): the unit that is read by one worker at a time and has a
+//! position of its own. The engine owns everything else: which worker reads which split, barriers,
+//! flow control, event time, what happens to bad input, and where a restart seeks to.
+
+use crate::error::Result;
+use crate::time::EventTimePolicy;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::future::Future;
+use std::task::Context;
+use std::time::Duration;
+
+/// Describes an input that can be read again from a position.
+pub trait Source: Send + Sync + 'static {
+    /// What it yields.
+    type Record: Send + 'static;
+    /// What is needed to open one split; kept in the checkpoint.
+    type Split: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static;
+    /// Where a reader stands; kept in the checkpoint.
+    type Position: Serialize + DeserializeOwned + Clone + Debug + Send + 'static;
+    /// Reads one split.
+    type Reader: SplitReader<Record = Self::Record, Position = Self::Position>;
+
+    /// The splits there are now, each with an identity that stays the same over restarts. Called once
+    /// at start, and then every [`Source::discover_every`]. Known identities are skipped.
+    ///
+    /// # Errors
+    /// The input cannot be listed (a missing file, a server that refuses).
+    fn splits(&self) -> impl Future<Output = Result<Vec<(String, Self::Split)>>> + Send;
+
+    /// How often to look for new splits; `None` if the set is fixed at start. A source that looks for
+    /// new splits never ends by itself.
+    fn discover_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Opens a split at a position, or at its beginning. May connect and block for I/O: it runs on the
+    /// engine's I/O threads.
+    ///
+    /// # Errors
+    /// The split cannot be opened, or the position is no longer there: an error, never a silent
+    /// "nearest" position.
+    fn open(
+        &self,
+        split: Self::Split,
+        at: Option<Self::Position>,
+    ) -> impl Future<Output = Result<Self::Reader>> + Send;
+
+    /// The rule for event time, if this source assigns one. Given by
+    /// [`SourceExt::event_time`](crate::source_ext::SourceExt::event_time).
+    fn event_time(&self) -> Option<EventTimePolicy> {
+        None
+    }
+
+    /// Appends the event time of each record, in milliseconds since the Unix epoch. Called with whole
+    /// batches, and only if [`Source::event_time`] is `Some`.
+    fn assign(&self, _records: &[Self::Record], _times: &mut Vec<i64>) {}
+
+    /// What happens to input that cannot be understood.
+    fn bad_input(&self) -> BadInput {
+        BadInput::Fail
+    }
+
+    /// Most records a second that one instance (worker) reads; `None` for no limit.
+    fn rate(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Reads one split.
+pub trait SplitReader: Send + 'static {
+    /// What it yields.
+    type Record;
+    /// Where it stands.
+    type Position;
+
+    /// Appends what is there, up to about `out.room()` records. **Never blocks**: a reader that must
+    /// wait does its waiting elsewhere (see [`crate::background`]) and returns [`Progress::Idle`] after
+    /// arranging that `cx`'s waker is called when there is more.
+    ///
+    /// # Errors
+    /// The split can no longer be read. Input that was read and is malformed is no error: give it to
+    /// [`Records::bad`].
+    fn poll(&mut self, cx: &mut Context<'_>, out: &mut Records<Self::Record>) -> Result<Progress>;
+
+    /// The position of the *next* record: what [`Source::open`] gets after a restart. It covers exactly
+    /// what [`SplitReader::poll`] has handed out.
+    fn position(&self) -> Self::Position;
+
+    /// The checkpoint in which this split stood at `position` is decided, and its output committed.
+    /// For sources that acknowledge to an outside system (queues, consumer groups): hand the work to a
+    /// task of your own, never block here. A notice may be lost; a later one covers it.
+    fn decided(&mut self, _position: &Self::Position) {}
+}
+
+/// What a reader has to say after a poll.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Records were appended, or more can be read at once.
+    Ready,
+    /// Nothing now; the waker will be called.
+    Idle,
+    /// Nothing ever again.
+    End,
+}
+
+/// What happens to input that cannot be understood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BadInput {
+    /// The job stops with an error that says where and why.
+    #[default]
+    Fail,
+    /// It is counted and passed over.
+    Skip,
+    /// It goes to the dead-letter stream of
+    /// [`Job::source_with_dead_letters`](crate::Job::source_with_dead_letters).
+    DeadLetter,
+}
+
+/// A piece of input that could not be understood.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct DeadLetter {
+    /// Where it was, for people: `file.csv line 17`.
+    pub place: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The input itself, as text, cut to [`DeadLetter::MAX_RAW`] bytes.
+    pub raw: String,
+}
+
+impl DeadLetter {
+    /// Most bytes of the input that a dead letter keeps.
+    pub const MAX_RAW: usize = 4096;
+
+    /// Makes one; `raw` is cut and its invalid UTF-8 replaced.
+    pub fn new(place: impl Into<String>, reason: impl Into<String>, raw: &[u8]) -> Self {
+        let raw = &raw[..raw.len().min(Self::MAX_RAW)];
+        Self {
+            place: place.into(),
+            reason: reason.into(),
+            raw: String::from_utf8_lossy(raw).into_owned(),
+        }
+    }
+}
+
+/// Where a reader puts what it read.
+#[derive(Debug)]
+pub struct Records<T> {
+    pub(crate) records: Vec<T>,
+    pub(crate) bad: Vec<DeadLetter>,
+    pub(crate) bytes: usize,
+    limit: usize,
+}
+
+impl<T> Records<T> {
+    /// An empty buffer for about `limit` records. For tests of readers; the engine makes its own.
+    pub fn with_limit(limit: usize) -> Self {
+        Self { records: Vec::new(), bad: Vec::new(), bytes: 0, limit }
+    }
+
+    /// How many more records are wanted. A reader may go over it by a batch that it has already.
+    pub fn room(&self) -> usize {
+        self.limit.saturating_sub(self.records.len() + self.bad.len())
+    }
+
+    /// Appends a record that took `bytes` bytes of memory or input, whichever is more; flow control
+    /// counts them.
+    pub fn push(&mut self, record: T, bytes: usize) {
+        self.records.push(record);
+        self.bytes += bytes;
+    }
+
+    /// Appends many records that took `bytes` bytes together.
+    pub fn extend(&mut self, records: impl IntoIterator<Item = T>, bytes: usize) {
+        self.records.extend(records);
+        self.bytes += bytes;
+    }
+
+    /// Reports a piece of input that could not be understood. The engine applies the source's policy.
+    pub fn bad(&mut self, letter: DeadLetter) {
+        self.bytes += letter.raw.len();
+        self.bad.push(letter);
+    }
+
+    /// The records so far.
+    pub fn records(&self) -> &[T] {
+        &self.records
+    }
+
+    /// The bad input so far.
+    pub fn bad_input(&self) -> &[DeadLetter] {
+        &self.bad
+    }
+}
