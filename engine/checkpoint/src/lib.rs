@@ -3,12 +3,35 @@
 //! Nothing here knows a clock, a file, a thread or a network: the runtime feeds events in and carries
 //! out the actions that come back. That is what lets every interleaving be tested.
 //!
-//! Reading order: [`ids`] (the nouns), [`manifest`] (what one checkpoint consists of), then the rest.
+//! Reading order: [`ids`] (the nouns), [`manifest`] (what one checkpoint consists of), [`record`] (how
+//! it is written into the log), [`log`] (why the log may be trusted), [`recovery`] (how a generation
+//! begins), [`coordinator`] (how it decides checkpoints and has them committed), [`retention`] (what is
+//! deleted afterwards).
+//!
+//! One generation, in the order in which the runtime does it:
+//!
+//! 1. Read the log, [`recovery::recover`], claim the fence's slot, [`log::confirm`] it. Anything but
+//!    created: read the log again and start over.
+//! 2. [`Coordinator::new`] and [`Coordinator::start`]; carry out its commits until
+//!    [`Coordinator::is_recommitted`]; abort what is ours and not listed; load state, seek sources.
+//! 3. Feed [`Event`]s to [`Coordinator::handle`] and carry out its [`Action`]s in their order, until
+//!    [`Action::Stop`].
 
+pub mod coordinator;
 pub mod ids;
+pub mod log;
 pub mod manifest;
+pub mod record;
+pub mod recovery;
+pub mod retention;
+#[cfg(test)]
+mod testing;
 
+pub use coordinator::{Action, Coordinator, Event, Part, Parts, Published, Report, Setup, StopReason};
 pub use ids::{CheckpointId, Generation, Slot};
 pub use manifest::{
     Committable, FileKind, FileRef, Kind, Manifest, Shard, SinkPart, SourcePart, SplitPart, StatePart,
 };
+pub use record::{Fence, Record, RecordError, parse_slot, slot_name};
+pub use recovery::{Recovery, RecoveryError, Start, recover};
+pub use retention::{Entry, Expiry};

@@ -1,15 +1,37 @@
 //! The core of Staunch: what a job is made of, and the runtime that executes it.
 //!
-//! Reading order: [`source`] and [`sink`] (the contracts of connectors), [`time`] (event time).
+//! Reading order: [`job`] and [`stream`] (how a program describes a job), [`source`] and [`sink`] (the
+//! contracts of connectors), [`keyed`] (the contract of stateful operators), [`time`] (event time),
+//! [`mod@plan`] (the graph as data), [`mod@run`] (running it). Behind them stands the private `runtime`,
+//! the only module that names the dataflow library.
 
 pub mod background;
+pub mod batch;
+pub mod config;
+pub mod control;
 pub mod error;
+pub mod job;
+pub mod keyed;
+pub mod metrics;
+pub mod plan;
+pub mod run;
+mod runtime;
 pub mod sink;
 pub mod source;
 pub mod source_ext;
+pub mod staged;
+pub mod stream;
 pub mod time;
 
+pub use config::{RunConfig, StartFrom};
+pub use control::{Controls, Request};
 pub use error::{Error, Result};
+pub use job::Job;
+pub use metrics::Metrics;
+pub use run::{Outcome, plan, run};
+pub use source_ext::SourceExt;
 pub use staunch_checkpoint::{CheckpointId, Committable, Generation};
 pub use staunch_state::storage::Storage;
+pub use staunch_state::{Namespace, StateKey, StateValue, Table, hash_key};
+pub use stream::{Keyed, Stream};
 pub use time::Timestamp;

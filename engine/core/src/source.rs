@@ -52,12 +52,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// The rule for event time, if this source assigns one. Given by
     /// [`SourceExt::event_time`](crate::source_ext::SourceExt::event_time).
-    fn event_time(&self) -> Option<EventTimePolicy> {
+    fn event_time_policy(&self) -> Option<EventTimePolicy> {
         None
     }
 
     /// Appends the event time of each record, in milliseconds since the Unix epoch. Called with whole
-    /// batches, and only if [`Source::event_time`] is `Some`.
+    /// batches, and only if [`Source::event_time_policy`] is `Some`.
     fn assign(&self, _records: &[Self::Record], _times: &mut Vec<i64>) {}
 
     /// What happens to input that cannot be understood.

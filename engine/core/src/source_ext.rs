@@ -71,7 +71,7 @@ where
         self.source.open(split, at).await
     }
 
-    fn event_time(&self) -> Option<EventTimePolicy> {
+    fn event_time_policy(&self) -> Option<EventTimePolicy> {
         Some(self.policy)
     }
 
@@ -114,8 +114,8 @@ impl<S: Source> Source for Tuned<S> {
         self.source.open(split, at).await
     }
 
-    fn event_time(&self) -> Option<EventTimePolicy> {
-        self.source.event_time()
+    fn event_time_policy(&self) -> Option<EventTimePolicy> {
+        self.source.event_time_policy()
     }
 
     fn assign(&self, records: &[Self::Record], times: &mut Vec<i64>) {

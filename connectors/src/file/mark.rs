@@ -1,0 +1,150 @@
+//! Whose an output directory is: the file `.staunch` in it.
+
+use serde::{Deserialize, Serialize};
+use staunch_core::sink::SinkContext;
+use staunch_core::{Error, Generation, Result};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = ".staunch";
+const PENDING: &str = ".pending";
+
+/// The owner of an output directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Mark {
+    job: String,
+    sink: String,
+    lineage: String,
+    generation: Generation,
+}
+
+/// Where parts wait until their checkpoint is decided.
+pub(super) fn pending(dir: &Path) -> PathBuf {
+    dir.join(PENDING)
+}
+
+/// Makes the entries of a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+pub(super) fn failed(what: &str, path: &Path, error: impl Into<io::Error>) -> Error {
+    Error::external(format!("cannot {what} {}", path.display())).caused_by(error.into())
+}
+
+impl Mark {
+    pub fn of(context: &SinkContext) -> Self {
+        let SinkContext { job, sink, lineage, generation, .. } = context.clone();
+        Self { job, sink, lineage, generation }
+    }
+
+    fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                Error::job(format!(
+                    "{} is damaged; use another output directory, or empty this one",
+                    path.display()
+                ))
+                .caused_by(e)
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed("read", &path, e)),
+        }
+    }
+
+    /// Makes the directory ours, or says why it cannot be.
+    pub fn claim(&self, dir: &Path, fresh: bool) -> Result<()> {
+        let waiting = pending(dir);
+        fs::create_dir_all(&waiting).map_err(|e| failed("create the output directory", &waiting, e))?;
+        let has_parts = has_parts(dir).map_err(|e| failed("read the output directory", dir, e))?;
+        let place = dir.display();
+        let advice = "use another output directory, or empty this one";
+        match Self::read(dir)? {
+            None if has_parts => {
+                return Err(Error::job(format!(
+                    "{place} holds part files, but not the file {FILE} that says whose they are; {advice}"
+                )));
+            }
+            None => {}
+            Some(other) if other.lineage != self.lineage || other.sink != self.sink => {
+                return Err(Error::job(format!(
+                    "{place} holds the output of another run (job `{}`, sink `{}`, run {}; this is run {}); {advice}, or \
+                     continue that run from its checkpoints",
+                    other.job, other.sink, other.lineage, self.lineage
+                )));
+            }
+            Some(other) if other.generation > self.generation => return Err(self.fenced(&other, dir)),
+            Some(_) if fresh && has_parts => {
+                return Err(Error::job(format!(
+                    "{place} holds output of this run, but the job starts from nothing; {advice}"
+                )));
+            }
+            Some(_) => {}
+        }
+        self.write(dir).map_err(|e| failed("write the owner's file into", dir, e))
+    }
+
+    /// Checks that the directory is still ours.
+    pub fn check(&self, dir: &Path) -> Result<Result<()>> {
+        Ok(match Self::read(dir)? {
+            Some(mark)
+                if mark.lineage == self.lineage
+                    && mark.sink == self.sink
+                    && mark.generation <= self.generation =>
+            {
+                Ok(())
+            }
+            Some(other) => Err(self.fenced(&other, dir)),
+            None => {
+                Err(Error::job(format!("{} was emptied or moved away while the job ran", dir.display())))
+            }
+        })
+    }
+
+    fn fenced(&self, other: &Self, dir: &Path) -> Error {
+        Error::job(format!(
+            "{} was taken over: start {} of run {} writes there now, this is start {} of run {}",
+            dir.display(),
+            other.generation,
+            other.lineage,
+            self.generation,
+            self.lineage
+        ))
+    }
+
+    fn write(&self, dir: &Path) -> io::Result<()> {
+        // In the folder of pending parts, where leftovers of a crash are removed.
+        let new = pending(dir).join(format!("mark-g{}", self.generation));
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(&new, dir.join(FILE))?;
+        sync_dir(dir)?;
+        match dir.canonicalize()?.parent() {
+            Some(parent) => sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+}
+
+fn has_parts(dir: &Path) -> io::Result<bool> {
+    for entry in dir.read_dir()? {
+        if is_part(&entry?.file_name().to_string_lossy()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether this is the name of a published part: `part-<10 digits>-<digits>.<extension>`.
+fn is_part(name: &str) -> bool {
+    let Some((stem, _)) = name.strip_prefix("part-").and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
+    stem.split_once('-').is_some_and(|(checkpoint, instance)| {
+        checkpoint.len() == 10
+            && [checkpoint, instance].iter().all(|n| n.bytes().all(|b| b.is_ascii_digit()))
+    })
+}

@@ -1,0 +1,269 @@
+//! Part files as a transactional sink: written in a hidden folder, published by renaming.
+
+use super::encode::{Encode, PartFile};
+use super::mark::{self, Mark, failed, sync_dir};
+use serde::{Deserialize, Serialize};
+use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
+use staunch_core::{CheckpointId, Committable, Error, Result};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+/// Writes part files into a directory; made by [`json_lines`](super::json_lines) or
+/// [`csv`](super::csv).
+#[derive(Debug)]
+pub struct Parts<T, E> {
+    dir: PathBuf,
+    record: PhantomData<fn(T, E)>,
+}
+
+impl<T, E> Parts<T, E> {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), record: PhantomData }
+    }
+}
+
+impl<T, E> Clone for Parts<T, E> {
+    fn clone(&self) -> Self {
+        Self::new(&self.dir)
+    }
+}
+
+impl<T: Serialize + Send + 'static, E: Encode> Sink for Parts<T, E> {
+    type Record = T;
+    type Writer = PartsWriter<T, E>;
+    type Committer = PartsCommitter;
+
+    async fn writer(&self, context: &SinkContext) -> Result<Self::Writer> {
+        let pending = mark::pending(&self.dir);
+        fs::create_dir_all(&pending).map_err(|e| failed("create the output directory", &pending, e))?;
+        Ok(PartsWriter { pending, context: context.clone(), open: None, begun: 0, record: PhantomData })
+    }
+
+    async fn committer(&self, context: &SinkContext) -> Result<PartsCommitter> {
+        Ok(PartsCommitter { dir: self.dir.clone(), context: context.clone() })
+    }
+}
+
+/// A prepared part, as the checkpoint lists it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Part {
+    /// Its name in the folder of pending parts.
+    pending: String,
+    /// Its name once it is published.
+    name: String,
+    bytes: u64,
+    crc32c: u32,
+}
+
+impl Part {
+    fn of(committable: &Committable, sink: &str) -> Result<Self> {
+        let part: Result<Part, _> = serde_json::from_value(committable.payload.clone());
+        part.map_err(|e| {
+            Error::job(format!(
+                "the checkpoint lists output of sink `{sink}` (checkpoint {}) that is no part file; was the sink \
+                 replaced under the same name? Run the old program until it stops cleanly, or give the new sink a \
+                 new name",
+                committable.checkpoint
+            ))
+            .caused_by(e)
+        })
+    }
+}
+
+/// Writes the part files of one instance.
+#[derive(Debug)]
+pub struct PartsWriter<T, E> {
+    pending: PathBuf,
+    context: SinkContext,
+    /// The part of the current epoch, from its first record on.
+    open: Option<Open<E>>,
+    /// Parts ever begun: makes names unique within the generation, as the checkpoint's id is not known
+    /// while a part is written.
+    begun: u64,
+    record: PhantomData<fn(T)>,
+}
+
+#[derive(Debug)]
+struct Open<E> {
+    part: E,
+    name: String,
+    records: u64,
+}
+
+impl<T, E: Encode> PartsWriter<T, E> {
+    fn begin(&mut self) -> Result<Open<E>> {
+        let SinkContext { instance, generation, .. } = self.context;
+        let name = format!("part-s{:010}-{instance:04}-g{generation}.{}", self.begun, E::EXTENSION);
+        self.begun += 1;
+        let path = self.pending.join(&name);
+        let file = File::create_new(&path).map_err(|e| failed("create", &path, e))?;
+        Ok(Open { part: E::begin(PartFile::new(file)), name, records: 0 })
+    }
+}
+
+impl<T: Serialize + Send + 'static, E: Encode> SinkWriter for PartsWriter<T, E> {
+    type Record = T;
+
+    async fn write(&mut self, records: Vec<T>) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.begin()?,
+        };
+        for record in &records {
+            open.part.append(record)?;
+        }
+        open.records += records.len() as u64;
+        drop(records);
+        self.open = Some(open);
+        Ok(())
+    }
+
+    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
+        let Some(Open { part, name: waiting, records }) = self.open.take() else {
+            return Ok(Vec::new());
+        };
+        let dir = self.pending.clone();
+        let (bytes, crc32c) = blocking(move || {
+            let PartFile { file, bytes, crc32c } = part.finish()?;
+            file.sync_all()
+                .and_then(|()| sync_dir(&dir))
+                .map_err(|e| failed("make a part durable in", &dir, e))?;
+            Ok::<_, Error>((bytes, crc32c))
+        })
+        .await??;
+        let name = format!("part-{:010}-{:04}.{}", checkpoint.0, self.context.instance, E::EXTENSION);
+        let payload = serde_json::to_value(Part { pending: waiting, name, bytes, crc32c })
+            .map_err(|e| Error::internal("a part has no JSON form").caused_by(e))?;
+        Ok(vec![Prepared { records, payload }])
+    }
+}
+
+/// Publishes part files.
+#[derive(Debug)]
+pub struct PartsCommitter {
+    dir: PathBuf,
+    context: SinkContext,
+}
+
+impl Committer for PartsCommitter {
+    async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
+        let (dir, context) = (self.dir.clone(), self.context.clone());
+        let keep: Result<BTreeSet<String>> =
+            listed.iter().map(|c| Part::of(c, &context.sink).map(|part| part.pending)).collect();
+        let keep = keep?;
+        blocking(move || {
+            Mark::of(&context).claim(&dir, context.fresh)?;
+            let pending = mark::pending(&dir);
+            remove_unlisted(&pending, &keep, &context).map_err(|e| failed("clean", &pending, e))
+        })
+        .await?
+    }
+
+    async fn commit(&mut self, committables: &[Committable]) -> Result<(), CommitError> {
+        let (dir, context, committables) =
+            (self.dir.clone(), self.context.clone(), committables.to_vec());
+        blocking(move || {
+            Mark::of(&context).check(&dir).map_err(CommitError::Retry)?.map_err(|why| {
+                let records: u64 = committables.iter().map(|c| c.records).sum();
+                let sink = &context.sink;
+                CommitError::Refused(
+                    Error::job(format!("sink `{sink}`: {records} records are not committed"))
+                        .caused_by(why),
+                )
+            })?;
+            for committable in &committables {
+                let part = Part::of(committable, &context.sink).map_err(CommitError::Refused)?;
+                publish(&dir, &part, committable, &context)?;
+            }
+            // Also if all were published before: the crash may have come between renaming and syncing.
+            let synced = sync_dir(&dir).and_then(|()| sync_dir(&mark::pending(&dir)));
+            synced.map_err(|e| CommitError::Retry(failed("make durable", &dir, e)))
+        })
+        .await
+        .map_err(CommitError::Retry)?
+    }
+}
+
+fn publish(
+    dir: &Path,
+    part: &Part,
+    committable: &Committable,
+    context: &SinkContext,
+) -> Result<(), CommitError> {
+    let (waiting, published) = (mark::pending(dir).join(&part.pending), dir.join(&part.name));
+    let length = |path: &Path| match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(CommitError::Retry(failed("look at", path, e))),
+    };
+    let refuse = |why: String| {
+        let Committable { records, checkpoint, instance, .. } = committable;
+        let sink = &context.sink;
+        Err(CommitError::Refused(Error::external(format!(
+            "sink `{sink}`: {records} records of checkpoint {checkpoint} (instance {instance}) cannot be published: {why}"
+        ))))
+    };
+    match (length(&waiting)?, length(&published)?) {
+        (Some(found), None) if found == part.bytes => fs::rename(&waiting, &published)
+            .map_err(|e| CommitError::Retry(failed("publish", &waiting, e))),
+        (None, Some(found)) if found == part.bytes => Ok(()),
+        (Some(_), Some(_)) => refuse(format!(
+            "{} exists already and was written by somebody else; it is not overwritten",
+            published.display()
+        )),
+        (None, None) => {
+            refuse(format!("neither {} nor {} exists", waiting.display(), published.display()))
+        }
+        (Some(found), None) => {
+            refuse(format!("{} has {found} bytes, not {}", waiting.display(), part.bytes))
+        }
+        (None, Some(found)) => {
+            refuse(format!("{} has {found} bytes, not {}", published.display(), part.bytes))
+        }
+    }
+}
+
+/// Removes what no checkpoint lists. Files of a higher generation stay: then we are the one who is late.
+fn remove_unlisted(
+    pending: &Path,
+    keep: &BTreeSet<String>,
+    context: &SinkContext,
+) -> io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for entry in pending.read_dir()? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if keep.contains(&name) || generation(&name).is_some_and(|other| other > context.generation.0) {
+            continue;
+        }
+        let path = pending.join(&name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => lines.push(format!(
+                "sink `{}`: removed {}, written for a checkpoint that was never decided",
+                context.sink,
+                path.display()
+            )),
+        }
+    }
+    sync_dir(pending)?;
+    lines.sort_unstable();
+    Ok(lines)
+}
+
+/// The generation in the name of a pending part.
+fn generation(name: &str) -> Option<u64> {
+    let (_, rest) = name.rsplit_once("-g")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("a blocking task died").caused_by(e))
+}

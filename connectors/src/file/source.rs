@@ -1,0 +1,141 @@
+//! Files as splits.
+
+use super::decode::{Csv, Format};
+use super::position::FilePosition;
+use super::reader::{FileReader, Settings};
+use serde::{Deserialize, Serialize};
+use staunch_core::background::Background;
+use staunch_core::source::Source;
+use staunch_core::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a followed directory is looked at for new files.
+const DISCOVER_EVERY: Duration = Duration::from_millis(500);
+/// Longest record by default.
+const MAX_LINE_BYTES: usize = 16 << 20;
+/// Names that end like this belong to files that somebody is still writing.
+const UNFINISHED: [&str; 6] = [".tmp", ".temp", ".part", ".partial", ".swp", "~"];
+
+/// Reads a file or the files of a directory; made by [`lines`](super::lines), [`rows`](super::rows) or
+/// [`json_rows`](super::json_rows).
+#[derive(Clone, Debug)]
+pub struct Files<F> {
+    path: PathBuf,
+    follow: bool,
+    max_line_bytes: usize,
+    format: F,
+}
+
+impl<F> Files<F> {
+    pub(super) fn new(path: &Path, format: F) -> Self {
+        Self { path: path.to_owned(), follow: false, max_line_bytes: MAX_LINE_BYTES, format }
+    }
+
+    /// Waits for more at the end of a file, and for new files in a directory; such a source never ends.
+    /// A last line without a line end waits until it is complete. A file must only grow; one that is
+    /// deleted is done once it is read to its end, one that is cut, renamed or replaced is an error.
+    #[must_use]
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
+
+    /// Longest record with its line end, 16 MiB by default. A longer one is bad input; of a longer CSV record over
+    /// several lines only the first line is, and reading goes on at the second, because most such
+    /// records are a quote too many.
+    #[must_use]
+    pub fn max_line_bytes(mut self, bytes: usize) -> Self {
+        self.max_line_bytes = bytes.max(1);
+        self
+    }
+}
+
+impl<T> Files<Csv<T>> {
+    /// What separates the fields; a comma by default.
+    #[must_use]
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        self.format.delimiter = delimiter;
+        self
+    }
+}
+
+/// One file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileSplit {
+    /// Its name, without the directory, so that the directory may move between runs.
+    pub name: String,
+}
+
+impl<F: Format> Source for Files<F> {
+    type Record = F::Record;
+    type Split = FileSplit;
+    type Position = FilePosition;
+    type Reader = Background<FileReader<F>>;
+
+    async fn splits(&self) -> Result<Vec<(String, FileSplit)>> {
+        self.format.check().map_err(Error::job)?;
+        let names = names(&self.path)?;
+        Ok(names.into_iter().map(|name| (name.clone(), FileSplit { name })).collect())
+    }
+
+    fn discover_every(&self) -> Option<Duration> {
+        self.follow.then_some(DISCOVER_EVERY)
+    }
+
+    async fn open(&self, split: FileSplit, at: Option<FilePosition>) -> Result<Self::Reader> {
+        let path = if self.path.is_dir() { self.path.join(&split.name) } else { self.path.clone() };
+        if text(&path)? != split.name {
+            return Err(Error::job(format!(
+                "the checkpoint has a position in `{}`, but the source now reads {}; give the old file again, or \
+                 start without the checkpoint",
+                split.name,
+                path.display()
+            )));
+        }
+        let settings = Settings { follow: self.follow, max_line_bytes: self.max_line_bytes };
+        let reader = FileReader::open(path, self.format.clone(), settings, at.as_ref())?;
+        Background::start(&split.name, reader)
+    }
+}
+
+/// The names of the files to read, sorted.
+fn names(path: &Path) -> Result<Vec<String>> {
+    let place = path.display();
+    let unreadable =
+        |e| Error::job(format!("cannot read {place}; check the path and its permissions")).caused_by(e);
+    let metadata = path.metadata().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::job(format!("{place} does not exist; give the path of a file or a directory to read"))
+        }
+        _ => unreadable(e),
+    })?;
+    if !metadata.is_dir() {
+        return Ok(vec![text(path)?]);
+    }
+    let mut names = Vec::new();
+    for entry in path.read_dir().map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        // A file that vanishes between listing and looking was not to be read.
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if regular && !is_passed_over(&file.file_name().unwrap_or_default().to_string_lossy()) {
+            names.push(text(&file)?);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn is_passed_over(name: &str) -> bool {
+    name.starts_with('.') || UNFINISHED.iter().any(|end| name.ends_with(end))
+}
+
+fn text(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    name.ok_or_else(|| {
+        Error::job(format!(
+            "the name of {} is not UTF-8, so that no checkpoint could name it; rename it",
+            path.display()
+        ))
+    })
+}

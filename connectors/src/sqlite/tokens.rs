@@ -1,0 +1,115 @@
+//! The sink's own tables: who writes here, and what is committed.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use staunch_core::sink::SinkContext;
+use staunch_core::staged::Token;
+use staunch_core::{CheckpointId, Error, Generation, Result};
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS _staunch_fence (
+        job TEXT NOT NULL, sink TEXT NOT NULL, lineage TEXT NOT NULL, generation INTEGER NOT NULL,
+        PRIMARY KEY (job, sink)
+    );
+    CREATE TABLE IF NOT EXISTS _staunch_commits (
+        job TEXT NOT NULL, sink TEXT NOT NULL, instance INTEGER NOT NULL,
+        lineage TEXT NOT NULL, generation INTEGER NOT NULL, checkpoint INTEGER NOT NULL,
+        PRIMARY KEY (job, sink, instance)
+    );";
+
+/// What a check found, if SQLite itself worked.
+pub(super) type Checked<T> = rusqlite::Result<Result<T>>;
+
+/// Takes the target over, unless it belongs to another run or a newer start.
+pub(super) fn fence(connection: &mut Connection, context: &SinkContext, place: &str) -> Checked<()> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(TABLES)?;
+    let SinkContext { job, sink, lineage, generation, .. } = context;
+    match read_fence(&tx, job, sink)? {
+        Some((other, _)) if other != *lineage => {
+            return Ok(Err(another_run(place, job, sink, &other, lineage)));
+        }
+        Some((_, newer)) if newer > *generation => {
+            return Ok(Err(fenced(place, sink, newer, *generation)));
+        }
+        _ => {}
+    }
+    tx.execute(
+        "INSERT INTO _staunch_fence (job, sink, lineage, generation) VALUES (?, ?, ?, ?)
+         ON CONFLICT (job, sink) DO UPDATE SET generation = excluded.generation",
+        params![job, sink, lineage, generation.0.cast_signed()],
+    )?;
+    tx.commit().map(Ok)
+}
+
+/// The highest committed checkpoint of an instance.
+pub(super) fn committed(
+    connection: &Connection,
+    (job, sink, lineage): (&str, &str, &str),
+    instance: u32,
+    place: &str,
+) -> Checked<Option<CheckpointId>> {
+    let stored: Option<(String, u32)> = connection
+        .query_row(
+            "SELECT lineage, checkpoint FROM _staunch_commits WHERE job = ? AND sink = ? AND instance = ?",
+            params![job, sink, instance],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    Ok(match stored {
+        Some((other, _)) if other != lineage => Err(another_run(place, job, sink, &other, lineage)),
+        stored => Ok(stored.map(|(_, checkpoint)| CheckpointId(checkpoint))),
+    })
+}
+
+/// Checks in the transaction of a commit that the target is still ours.
+pub(super) fn check_fence(tx: &Transaction<'_>, token: &Token, place: &str) -> Checked<()> {
+    let Token { job, sink, lineage, generation, .. } = token;
+    Ok(match read_fence(tx, job, sink)? {
+        Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
+        Some((_, current)) if current == *generation => Ok(()),
+        Some((_, current)) => Err(fenced(place, sink, current, *generation)),
+        None => Err(Error::job(format!(
+            "{place}: the sink's row in _staunch_fence is gone; was the database replaced?"
+        ))),
+    })
+}
+
+/// Stores the token in the transaction of its commit.
+pub(super) fn store(tx: &Transaction<'_>, token: &Token) -> rusqlite::Result<()> {
+    let Token { job, sink, lineage, generation, instance, checkpoint } = token;
+    tx.execute(
+        "INSERT INTO _staunch_commits (job, sink, instance, lineage, generation, checkpoint) VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT (job, sink, instance) DO UPDATE SET
+             lineage = excluded.lineage, generation = excluded.generation, checkpoint = excluded.checkpoint",
+        params![job, sink, instance, lineage, generation.0.cast_signed(), checkpoint.0],
+    )
+    .map(|_| ())
+}
+
+fn read_fence(
+    tx: &Transaction<'_>,
+    job: &str,
+    sink: &str,
+) -> rusqlite::Result<Option<(String, Generation)>> {
+    tx.query_row(
+        "SELECT lineage, generation FROM _staunch_fence WHERE job = ? AND sink = ?",
+        params![job, sink],
+        |row| Ok((row.get(0)?, Generation(row.get::<_, i64>(1)?.cast_unsigned()))),
+    )
+    .optional()
+}
+
+fn another_run(place: &str, job: &str, sink: &str, other: &str, ours: &str) -> Error {
+    Error::job(format!(
+        "{place} holds output of another run of job `{job}`, sink `{sink}` (run {other}; this is run {ours}). Write to \
+         another database, or continue that run from its checkpoints, or start over: empty the table and run \
+         `DELETE FROM _staunch_fence WHERE job = '{job}' AND sink = '{sink}'; \
+         DELETE FROM _staunch_commits WHERE job = '{job}' AND sink = '{sink}';`"
+    ))
+}
+
+fn fenced(place: &str, sink: &str, newer: Generation, ours: Generation) -> Error {
+    Error::job(format!(
+        "{place}: sink `{sink}` was taken over by start {newer} of the job; this is start {ours}"
+    ))
+}

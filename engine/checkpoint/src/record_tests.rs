@@ -1,0 +1,129 @@
+use super::*;
+use crate::testing::{at, fence, manifest, with_files};
+use proptest::prelude::*;
+
+fn records() -> [Record; 2] {
+    let checkpoint = with_files(manifest(7, 3, &[5, 6]), &["state/a", "state/b"]);
+    [at(1, checkpoint).1, at(1, fence(3, 7, Some(4))).1]
+}
+
+#[test]
+fn a_record_reads_back_as_it_was_written() {
+    for record in records() {
+        assert_eq!(Record::decode("log/1", &record.encode()).unwrap(), record);
+    }
+}
+
+#[test]
+fn a_record_is_readable_by_people() {
+    let text = String::from_utf8(records()[1].encode()).unwrap();
+    let mut lines = text.lines();
+    assert!(lines.next().unwrap().starts_with("staunch-log 1 "));
+    assert!(text.contains("\"generation\": 3"), "{text}");
+}
+
+/// Fixture of format 1: a released version's files are read for ever.
+#[test]
+fn a_record_of_format_1_is_read() {
+    let body = "{\"fence\":{\"format\":1,\"job\":\"job\",\"lineage\":\"one\",\"generation\":3,\"next_checkpoint\":7,\
+                \"restored\":4,\"holder\":\"host/1\",\"at_ms\":1}}";
+    let text = format!("staunch-log 1 {:08x} {}\n{body}", crc32c::crc32c(body.as_bytes()), body.len());
+    assert_eq!(Record::decode("log/1", text.as_bytes()).unwrap(), records()[1]);
+}
+
+#[test]
+fn every_flipped_bit_is_an_error_that_names_the_record() {
+    for record in records() {
+        let bytes = record.encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let error = Record::decode("log/77", &damaged).expect_err("a flipped bit");
+            assert!(error.to_string().starts_with("log/77: "), "{error}");
+        }
+    }
+}
+
+#[test]
+fn every_truncation_is_an_error_that_names_the_record() {
+    for record in records() {
+        let bytes = record.encode();
+        for length in 0..bytes.len() {
+            let error = Record::decode("log/77", &bytes[..length]).expect_err("cut off");
+            assert!(error.to_string().starts_with("log/77: "), "{error}");
+        }
+    }
+}
+
+#[test]
+fn bytes_after_the_end_are_an_error() {
+    for extra in [&b"\n"[..], b" ", b"\0", b"staunch-log"] {
+        let mut bytes = records()[0].encode();
+        bytes.extend_from_slice(extra);
+        assert!(matches!(Record::decode("r", &bytes), Err(RecordError::Length { .. })));
+    }
+}
+
+#[test]
+fn an_empty_record_is_an_error_of_its_own() {
+    assert_eq!(Record::decode("r", b""), Err(RecordError::Empty { name: "r".into() }));
+}
+
+#[test]
+fn newer_formats_ask_for_a_newer_version() {
+    let newer = RecordError::Newer { name: "r".into(), found: 2, known: 1 };
+    assert_eq!(
+        Record::decode("r", b"staunch-log 2 whatever it is\n"),
+        Err(RecordError::Header { name: "r".into(), reason: "its first line has not four words".into() })
+    );
+    assert_eq!(Record::decode("r", b"staunch-log 2 sha256:00 17\n"), Err(newer.clone()));
+    let inner = crate::Manifest { format: 2, ..manifest(1, 1, &[]) };
+    assert_eq!(Record::decode("r", &at(1, inner).1.encode()), Err(newer.clone()));
+    let inner = Fence { format: 2, ..fence(1, 1, None) };
+    assert_eq!(Record::decode("r", &at(1, inner).1.encode()), Err(newer));
+}
+
+#[test]
+fn a_checksum_or_length_spelt_otherwise_is_refused() {
+    let text = String::from_utf8(records()[1].encode()).unwrap();
+    let (line, body) = text.split_once('\n').unwrap();
+    let words: Vec<&str> = line.split(' ').collect();
+    let (crc, length) = (words[2], words[3]);
+    for line in [
+        format!("staunch-log 1 {} {length}", crc.to_uppercase() + "0"),
+        format!("staunch-log 1 +{crc} {length}"),
+        format!("staunch-log 1 {crc} +{length}"),
+        format!("staunch-log 1 {crc} 0{length}"),
+        format!("staunch-log +1 {crc} {length}"),
+        format!("staunch-log 1  {crc} {length}"),
+        format!("staunch-log 0 {crc} {length}"),
+    ] {
+        let error = Record::decode("r", format!("{line}\n{body}").as_bytes());
+        assert!(matches!(error, Err(RecordError::Header { .. })), "{line}");
+    }
+}
+
+#[test]
+fn slots_and_their_names_are_one_to_one_and_sort_alike() {
+    assert_eq!(slot_name(Slot(42)), "log/00000000000000000042");
+    assert_eq!(parse_slot(&slot_name(Slot(u64::MAX))), Some(Slot(u64::MAX)));
+    for name in ["log/42", "log/+0000000000000000042", "log/000000000000000000042", "42", "log/", "state/a"] {
+        assert_eq!(parse_slot(name), None, "{name}");
+    }
+    assert_eq!(parse_slot("log/99999999999999999999"), None, "above the largest slot");
+}
+
+proptest! {
+    #[test]
+    fn slot_names_sort_as_slots_do(a: u64, b: u64) {
+        prop_assert_eq!(slot_name(Slot(a)).cmp(&slot_name(Slot(b))), a.cmp(&b));
+        prop_assert_eq!(parse_slot(&slot_name(Slot(a))), Some(Slot(a)));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused_without_panic(bytes: Vec<u8>, behind_a_header: bool) {
+        let mut input = if behind_a_header { b"staunch-log 1 ".to_vec() } else { Vec::new() };
+        input.extend(bytes);
+        prop_assert!(Record::decode("r", &input).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+use super::*;
+use crate::testing::{fence, manifest, with_files};
+
+fn none<T: Ord>() -> BTreeSet<T> {
+    BTreeSet::new()
+}
+
+fn slots(expiry: &Expiry) -> Vec<u64> {
+    expiry.slots.iter().map(|slot| slot.0).collect()
+}
+
+fn opened(slot: u64, generation: u64, restored: Option<u64>) -> Entry {
+    Entry::fence(Slot(slot), &fence(generation, 1, restored))
+}
+
+fn taken(slot: u64, id: u32, files: &[&str]) -> Entry {
+    Entry::checkpoint(Slot(slot), &with_files(manifest(id, 1, &[id]), files))
+}
+
+fn savepoint(slot: u64, id: u32, files: &[&str]) -> Entry {
+    let manifest = Manifest { kind: Kind::Savepoint { name: "s".into() }, ..manifest(id, 1, &[]) };
+    Entry::checkpoint(Slot(slot), &with_files(manifest, files))
+}
+
+#[test]
+fn the_newest_checkpoints_stay_and_older_ones_go_with_the_files_that_only_they_use() {
+    let log = [
+        opened(1, 1, None),
+        taken(2, 1, &["base", "d1"]),
+        taken(3, 2, &["base", "d2"]),
+        taken(4, 3, &["base", "d3"]),
+    ];
+    let expiry = expire(&log, 2, &none(), &none());
+    assert_eq!(expiry, Expiry { slots: vec![Slot(2)], files: vec!["d1".into()] });
+}
+
+#[test]
+fn the_newest_stays_even_if_none_is_to_be_retained() {
+    let log = [opened(1, 1, None), taken(2, 1, &["a"]), taken(3, 2, &["b"])];
+    assert_eq!(slots(&expire(&log, 0, &none(), &none())), [2]);
+}
+
+#[test]
+fn savepoints_stay_with_their_files_and_are_not_counted() {
+    let log = [
+        opened(1, 1, None),
+        savepoint(2, 1, &["s"]),
+        taken(3, 2, &["s", "a"]),
+        taken(4, 3, &["b"]),
+        savepoint(5, 4, &["b"]),
+    ];
+    let expiry = expire(&log, 1, &none(), &none());
+    assert_eq!(expiry, Expiry { slots: vec![Slot(3)], files: vec!["a".into()] });
+}
+
+#[test]
+fn a_checkpoint_whose_output_is_not_confirmed_stays() {
+    let log = [opened(1, 1, None), taken(2, 1, &["a"]), taken(3, 2, &["b"]), taken(4, 3, &["c"])];
+    let What::Checkpoint { pending, .. } = &log[1].what else { panic!("a checkpoint") };
+    assert_eq!(slots(&expire(&log, 1, pending, &none())), [3]);
+    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [2, 3]);
+}
+
+#[test]
+fn files_that_an_undecided_checkpoint_reports_stay() {
+    let log = [opened(1, 1, None), taken(2, 1, &["a", "b"]), taken(3, 2, &[])];
+    let expiry = expire(&log, 1, &none(), &["a".to_owned()].into());
+    assert_eq!(expiry.files, ["b"]);
+}
+
+#[test]
+fn what_the_newest_fence_restored_stays_until_something_is_decided_after_it() {
+    let mut log = vec![
+        opened(1, 1, None),
+        taken(2, 1, &["a"]),
+        taken(3, 2, &["b"]),
+        taken(4, 3, &["c"]),
+        opened(5, 2, Some(2)),
+    ];
+    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [3]);
+    log.push(taken(6, 4, &["d"]));
+    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [2, 3, 4]);
+}
+
+#[test]
+fn only_fences_far_in_the_past_go() {
+    let kept = KEPT_FENCES as u64;
+    let mut log: Vec<Entry> = (1..=kept + 3).map(|n| opened(n, n, None)).collect();
+    log.push(taken(kept + 4, 1, &[]));
+    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [1, 2, 3]);
+}
+
+#[test]
+fn an_empty_log_expires_nothing() {
+    assert!(expire(&[], 1, &none(), &none()).is_empty());
+}
+
+#[test]
+fn orphans_are_the_files_that_no_manifest_names() {
+    let one = with_files(manifest(1, 1, &[]), &["state/base", "state/d1"]);
+    let two = with_files(manifest(2, 1, &[]), &["state/base", "state/d2"]);
+    let stored: Vec<String> = ["state/base", "state/d1", "state/d2", "state/x"].map(String::from).into();
+    assert_eq!(orphans(&stored, [&one, &two]), ["state/x"]);
+    assert_eq!(orphans(&stored, [&two]), ["state/d1", "state/x"]);
+    assert_eq!(orphans(&[], [&two]), Vec::<String>::new());
+}

@@ -1,0 +1,64 @@
+//! How a job is run: everything that is not the job itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which checkpoint to begin from.
+pub use staunch_checkpoint::recovery::From as StartFrom;
+
+/// Settings of one run. [`RunConfig::new`] has the defaults.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// Name of the job; kept in its checkpoints.
+    pub job: String,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Directory of the checkpoints.
+    pub checkpoints: PathBuf,
+    /// Time between checkpoints; `None` takes them only at a stop and at the end.
+    pub checkpoint_every: Option<Duration>,
+    /// A checkpoint that is not complete after this long is abandoned and tried again.
+    pub checkpoint_timeout: Duration,
+    /// Checkpoints that may fail in a row before the job stops.
+    pub tolerated_failures: u32,
+    /// Checkpoints to keep, savepoints apart.
+    pub retained: usize,
+    /// Where to begin.
+    pub from: StartFrom,
+    /// Number of key groups, fixed when the job first starts; the most workers that state can be
+    /// spread over.
+    pub groups: u16,
+    /// Memory for keyed state in this process, in bytes; what does not fit goes to disk.
+    pub state_bytes: usize,
+    /// Working directory for state on disk; emptied at start. Default: a folder in the system's
+    /// temporary directory.
+    pub state_dir: Option<PathBuf>,
+    /// Bytes that one source instance may have in flight.
+    pub inflight_bytes: usize,
+    /// Wall-clock length of a step of progress.
+    pub step: Duration,
+    /// How long committing may be retried before the job stops.
+    pub commit_timeout: Duration,
+}
+
+impl RunConfig {
+    /// Defaults: one worker, a checkpoint a second, the three newest kept, 1 GiB of state in memory.
+    pub fn new(job: impl Into<String>, checkpoints: impl Into<PathBuf>) -> Self {
+        Self {
+            job: job.into(),
+            workers: 1,
+            checkpoints: checkpoints.into(),
+            checkpoint_every: Some(Duration::from_secs(1)),
+            checkpoint_timeout: Duration::from_secs(60),
+            tolerated_failures: 5,
+            retained: 3,
+            from: StartFrom::Latest,
+            groups: 128,
+            state_bytes: 1 << 30,
+            state_dir: None,
+            inflight_bytes: 16 << 20,
+            step: Duration::from_millis(5),
+            commit_timeout: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A job under construction: the handle that the job's program gets.
+
+use crate::error::{Error, Result};
+use crate::plan::{NodeId, Plan, What};
+use crate::runtime::{self, Site};
+use crate::source::{BadInput, DeadLetter, Source};
+use crate::stream::Stream;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A handle on the graph of a job while its program builds it.
+///
+/// The program runs once to check the plan, and then once on each worker; it must build the same graph
+/// each time.
+#[derive(Clone)]
+pub struct Job<'s> {
+    pub(crate) site: Site<'s>,
+    graph: Rc<RefCell<Graph>>,
+}
+
+#[derive(Default)]
+struct Graph {
+    plan: Plan,
+    /// The first thing that is wrong with the graph.
+    wrong: Option<Error>,
+}
+
+impl<'s> Job<'s> {
+    pub(crate) fn new(site: Site<'s>) -> Self {
+        Self { site, graph: Rc::default() }
+    }
+
+    /// Adds a source. Its name finds its positions in checkpoints, so keep it.
+    pub fn source<S: Source>(&self, name: &str, source: S) -> Stream<'s, S::Record> {
+        if source.bad_input() == BadInput::DeadLetter {
+            self.refuse(Error::job(format!(
+                "source `{name}` sends bad input to its dead letters, but they go nowhere; use job.source_with_dead_letters"
+            )));
+        }
+        self.add_source(name, source, false).0
+    }
+
+    /// Adds a source together with the stream of its dead letters: input that could not be understood.
+    /// They are part of the same checkpoints as the records. Sets the policy to
+    /// [`BadInput::DeadLetter`].
+    pub fn source_with_dead_letters<S: Source>(
+        &self,
+        name: &str,
+        source: S,
+    ) -> (Stream<'s, S::Record>, Stream<'s, DeadLetter>) {
+        let (records, letters) = self.add_source(name, source, true);
+        let node = self.add(What::Side { output: "dead letters" }, vec![records.node()], false);
+        (records, Stream::new(self.clone(), letters, None, node))
+    }
+
+    fn add_source<S: Source>(
+        &self,
+        name: &str,
+        source: S,
+        dead_letters: bool,
+    ) -> (Stream<'s, S::Record>, runtime::Flow<'s, DeadLetter>) {
+        let timed = source.event_time_policy().is_some();
+        let node = self.add(What::Source { name: name.to_owned() }, vec![], timed);
+        let flows = runtime::source(&self.site, name, node as u32, Arc::new(source), dead_letters);
+        (Stream::new(self.clone(), flows.records, flows.marks, node), flows.letters)
+    }
+
+    pub(crate) fn add(&self, what: What, inputs: Vec<NodeId>, event_time: bool) -> NodeId {
+        self.graph.borrow_mut().plan.add(what, inputs, event_time)
+    }
+
+    /// Notes that something is wrong with the graph; the first one is reported.
+    pub(crate) fn refuse(&self, error: Error) {
+        self.graph.borrow_mut().wrong.get_or_insert(error);
+    }
+
+    /// Refuses a step that needs event time where there is none.
+    pub(crate) fn require_event_time(&self, step: &str, input: NodeId) {
+        let graph = self.graph.borrow();
+        if graph.plan.nodes[input].event_time {
+            return;
+        }
+        let sources = graph.plan.sources_of(input);
+        let names: Vec<String> = sources.iter().map(|name| format!("`{name}`")).collect();
+        let (noun, verb) = if names.len() == 1 { ("its source", "assigns") } else { ("one of its sources", "assigns") };
+        let message = format!(
+            "`{step}` needs event time, and {noun} {} {verb} none; give it one with .event_time(|record| ..., lateness)",
+            names.join(", ")
+        );
+        drop(graph);
+        self.refuse(Error::job(message));
+    }
+
+    /// The finished plan.
+    pub(crate) fn finish(&self) -> Result<Plan> {
+        let mut graph = self.graph.borrow_mut();
+        if let Some(error) = graph.wrong.take() {
+            return Err(error);
+        }
+        graph.plan.check()?;
+        Ok(graph.plan.clone())
+    }
+}

@@ -1,0 +1,203 @@
+//! Prometheus metrics of a running job. Names and labels are in docs/names.md.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// All metrics of one job.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    records_in: IntCounterVec,
+    records_out: IntCounterVec,
+    bytes_in: IntCounterVec,
+    late_records: IntCounterVec,
+    dead_letters: IntCounterVec,
+    watermark: GaugeVec,
+    inflight: IntGaugeVec,
+    state_keys: IntGaugeVec,
+    state_bytes: IntGaugeVec,
+    cache_hit_ratio: GaugeVec,
+    pub(crate) commits: IntCounterVec,
+    pub(crate) checkpoint_duration: Histogram,
+    pub(crate) checkpoint_alignment: Histogram,
+    pub(crate) checkpoint_stall: Histogram,
+    /// The longest time that one step stood still for a checkpoint.
+    pub(crate) checkpoint_stall_max: Gauge,
+    pub(crate) checkpoint_bytes: IntGauge,
+    pub(crate) checkpoint_bytes_total: IntCounter,
+    pub(crate) checkpoint_age: Gauge,
+    pub(crate) checkpoints_completed: IntCounter,
+    pub(crate) checkpoints_failed: IntCounter,
+    pub(crate) last_checkpoint: IntGauge,
+    pub(crate) committables_pending: IntGauge,
+    pub(crate) commit_duration: Histogram,
+    pub(crate) end_to_end_latency: Histogram,
+    pub(crate) restore_seconds: Gauge,
+    pub(crate) restarts: Counter,
+    pub(crate) uptime: Gauge,
+}
+
+/// Makes metrics and registers them. Names are constants and label sets are fixed, so neither can be
+/// refused.
+struct Maker {
+    registry: Registry,
+    job: String,
+}
+
+impl Maker {
+    fn opts(&self, name: &str, help: &str) -> Opts {
+        Opts::new(format!("staunch_{name}"), help).const_label("job", &self.job)
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let collector = made.expect("metric names and labels are constants that are valid");
+        self.registry
+            .register(Box::new(collector.clone()))
+            .expect("each metric is registered once in a registry of its own");
+        collector
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(self.opts(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(self.opts(name, help), &["step", "worker"]))
+    }
+
+    fn float_gauges(&self, name: &str, help: &str) -> GaugeVec {
+        self.register(GaugeVec::new(self.opts(name, help), &["step", "worker"]))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::with_opts(self.opts(name, help)))
+    }
+
+    fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::with_opts(self.opts(name, help)))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::with_opts(self.opts(name, help)))
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> Histogram {
+        let opts = HistogramOpts {
+            common_opts: self.opts(name, help),
+            buckets: vec![
+                0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0,
+                5.0, 10.0, 60.0,
+            ],
+        };
+        self.register(Histogram::with_opts(opts))
+    }
+}
+
+impl Metrics {
+    /// Fresh metrics of a job.
+    pub fn new(job: &str) -> Self {
+        let make = Maker { registry: Registry::new(), job: job.to_owned() };
+        let each: &[&str] = &["step", "worker"];
+        Self {
+            records_in: make.counters("records_in_total", "Records that a step took in", each),
+            records_out: make.counters("records_out_total", "Records that a step put out", each),
+            bytes_in: make.counters("bytes_in_total", "Bytes that a source read", each),
+            late_records: make.counters(
+                "late_records_total",
+                "Records behind the watermark and its lateness",
+                each,
+            ),
+            dead_letters: make.counters(
+                "dead_letter_records_total",
+                "Input that could not be understood, skipped or sent to the dead letters",
+                each,
+            ),
+            watermark: make.float_gauges("watermark_seconds", "Watermark, in seconds since 1970"),
+            inflight: make.gauges("inflight_bytes", "Bytes that a source has in flight"),
+            state_keys: make.gauges("state_keys", "State entries in memory"),
+            state_bytes: make.gauges("state_bytes", "State in memory, in bytes (estimated)"),
+            cache_hit_ratio: make
+                .float_gauges("state_cache_hit_ratio", "Share of state accesses found in memory"),
+            commits: make.counters("commits_total", "Commits, by result", &["sink", "result"]),
+            checkpoint_duration: make
+                .seconds("checkpoint_duration_seconds", "Barrier to decision of a checkpoint"),
+            checkpoint_alignment: make
+                .seconds("checkpoint_alignment_seconds", "Wait of a step for the barrier to pass"),
+            checkpoint_stall: make.seconds(
+                "checkpoint_stall_seconds",
+                "Time in which a step cannot process because of a checkpoint",
+            ),
+            checkpoint_stall_max: make
+                .gauge("checkpoint_stall_max_seconds", "Longest single stall of a step"),
+            checkpoint_bytes: make
+                .int_gauge("checkpoint_bytes", "Bytes written for the last checkpoint's state"),
+            checkpoint_bytes_total: make
+                .counter("checkpoint_bytes_total", "Bytes written for the state of all checkpoints"),
+            checkpoint_age: make.gauge(
+                "checkpoint_age_seconds",
+                "Age of the oldest input that no complete checkpoint covers",
+            ),
+            checkpoints_completed: make.counter("checkpoints_completed_total", "Checkpoints decided"),
+            checkpoints_failed: make.counter("checkpoints_failed_total", "Checkpoints abandoned"),
+            last_checkpoint: make.int_gauge("last_checkpoint_id", "Newest decided checkpoint"),
+            committables_pending: make
+                .int_gauge("committables_pending", "Prepared output decided and not yet committed"),
+            commit_duration: make.seconds("commit_duration_seconds", "Time that a commit takes"),
+            end_to_end_latency: make.seconds(
+                "end_to_end_latency_seconds",
+                "Oldest record of an epoch read to the epoch's output committed",
+            ),
+            restore_seconds: make.gauge("restore_seconds", "Time that the last restore took"),
+            restarts: make.register(Counter::with_opts(
+                make.opts("restarts_total", "Times that the job was started again on its checkpoints"),
+            )),
+            uptime: make.gauge("uptime_seconds", "Time since this process started the job"),
+            registry: make.registry,
+        }
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// They cannot be encoded.
+    pub fn render(&self) -> crate::Result<String> {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .map_err(|e| crate::Error::internal("metrics cannot be encoded").caused_by(e))
+    }
+
+    pub(crate) fn step(&self, step: &str, worker: usize) -> StepMetrics {
+        let worker = worker.to_string();
+        let labels: &[&str] = &[step, &worker];
+        StepMetrics {
+            records_in: self.records_in.with_label_values(labels),
+            records_out: self.records_out.with_label_values(labels),
+            bytes_in: self.bytes_in.with_label_values(labels),
+            late_records: self.late_records.with_label_values(labels),
+            dead_letters: self.dead_letters.with_label_values(labels),
+            watermark: self.watermark.with_label_values(labels),
+            inflight: self.inflight.with_label_values(labels),
+            state_keys: self.state_keys.with_label_values(labels),
+            state_bytes: self.state_bytes.with_label_values(labels),
+            cache_hit_ratio: self.cache_hit_ratio.with_label_values(labels),
+        }
+    }
+}
+
+/// Metrics of one step on one worker; counted by batch.
+#[derive(Clone, Debug)]
+pub(crate) struct StepMetrics {
+    pub(crate) records_in: IntCounter,
+    pub(crate) records_out: IntCounter,
+    pub(crate) bytes_in: IntCounter,
+    pub(crate) late_records: IntCounter,
+    pub(crate) dead_letters: IntCounter,
+    pub(crate) watermark: Gauge,
+    pub(crate) inflight: IntGauge,
+    pub(crate) state_keys: IntGauge,
+    pub(crate) state_bytes: IntGauge,
+    pub(crate) cache_hit_ratio: Gauge,
+}

@@ -1,0 +1,88 @@
+//! Alignment on barriers, written once for every stateful step and every sink.
+//!
+//! A step works on one epoch. What arrives of later epochs is put aside, with the capability that keeps
+//! its time open, until the frontier shows that the current epoch is complete. How much can be put
+//! aside is bounded by the sources' flow control.
+
+use super::tick::{Tick, epoch};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+pub(crate) struct Alignment<B> {
+    epoch: u32,
+    stash: VecDeque<(Tick, B)>,
+    /// When the first record of a later epoch arrived: from then on this step waits for its peers.
+    waiting_since: Option<Instant>,
+}
+
+impl<B> Alignment<B> {
+    pub(crate) fn new(epoch: u32) -> Self {
+        Self { epoch, stash: VecDeque::new(), waiting_since: None }
+    }
+
+    /// The epoch that is being worked on.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether something of this time may be processed now.
+    pub(crate) fn admits(&self, tick: Tick) -> bool {
+        epoch(tick) == self.epoch
+    }
+
+    /// Puts something of a later epoch aside.
+    pub(crate) fn stash(&mut self, tick: Tick, batch: B) {
+        debug_assert!(epoch(tick) > self.epoch, "an epoch that is closed got a record");
+        self.waiting_since.get_or_insert_with(Instant::now);
+        self.stash.push_back((tick, batch));
+    }
+
+    /// Whether the current epoch is complete. An empty frontier says nothing about epochs: it appears
+    /// only when a dataflow is torn down.
+    pub(crate) fn is_complete(&self, frontier: Option<Tick>) -> bool {
+        frontier.is_some_and(|f| epoch(f) > self.epoch)
+    }
+
+    /// Begins the next epoch; returns what was put aside for it, in the order of arrival, and how long
+    /// the step waited for the barrier.
+    pub(crate) fn next_epoch(&mut self) -> (Vec<(Tick, B)>, Duration) {
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.epoch += 1;
+        let mut due = Vec::new();
+        let mut later = VecDeque::new();
+        for (tick, batch) in self.stash.drain(..) {
+            if epoch(tick) == self.epoch {
+                due.push((tick, batch));
+            } else {
+                later.push_back((tick, batch));
+            }
+        }
+        self.stash = later;
+        if !self.stash.is_empty() {
+            self.waiting_since = Some(Instant::now());
+        }
+        (due, waited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::tick::tick;
+
+    #[test]
+    fn records_of_a_later_epoch_wait_until_the_barrier_and_keep_their_order() {
+        let mut alignment = Alignment::new(3);
+        assert!(alignment.admits(tick(3, 9)));
+        assert!(!alignment.admits(tick(4, 0)));
+        alignment.stash(tick(4, 1), 'a');
+        alignment.stash(tick(5, 0), 'b');
+        alignment.stash(tick(4, 0), 'c');
+        assert!(!alignment.is_complete(Some(tick(3, 10))));
+        assert!(!alignment.is_complete(None));
+        assert!(alignment.is_complete(Some(tick(4, 0))));
+        assert_eq!(alignment.next_epoch().0, vec![(tick(4, 1), 'a'), (tick(4, 0), 'c')]);
+        assert_eq!(alignment.next_epoch().0, vec![(tick(5, 0), 'b')]);
+        assert_eq!(alignment.epoch(), 5);
+    }
+}

@@ -1,0 +1,113 @@
+//! Phase two: one task a sink publishes what was decided, with bounded retries.
+
+use super::shared::{Message, Shared};
+use crate::error::{Error, Result};
+use crate::sink::{CommitError, Committer, Sink, SinkContext};
+use staunch_checkpoint::{CheckpointId, Committable, Event};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// First wait before a commit is tried again; doubled each time up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// A committer of whatever type.
+pub(crate) trait AnyCommitter: Send {
+    fn recover<'a>(&'a mut self, listed: &'a [Committable]) -> BoxFuture<'a, Result<Vec<String>>>;
+    fn commit<'a>(&'a mut self, due: &'a [Committable]) -> BoxFuture<'a, Result<(), CommitError>>;
+}
+
+impl<C: Committer> AnyCommitter for C {
+    fn recover<'a>(&'a mut self, listed: &'a [Committable]) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(Committer::recover(self, listed))
+    }
+
+    fn commit<'a>(&'a mut self, due: &'a [Committable]) -> BoxFuture<'a, Result<(), CommitError>> {
+        Box::pin(Committer::commit(self, due))
+    }
+}
+
+type Open = Box<dyn Fn(SinkContext) -> BoxFuture<'static, Result<Box<dyn AnyCommitter>>> + Send + Sync>;
+
+/// Opens the committer of one sink, whatever its types.
+pub(crate) struct CommitterFactory {
+    pub(crate) name: String,
+    open: Open,
+}
+
+impl CommitterFactory {
+    pub(crate) fn new<S: Sink>(name: &str, sink: Arc<S>) -> Self {
+        let open = move |context: SinkContext| -> BoxFuture<'static, Result<Box<dyn AnyCommitter>>> {
+            let sink = Arc::clone(&sink);
+            Box::pin(async move {
+                let committer = sink.committer(&context).await?;
+                Ok(Box::new(committer) as Box<dyn AnyCommitter>)
+            })
+        };
+        Self { name: name.to_owned(), open: Box::new(open) }
+    }
+
+    /// Opens the committer, fences, and removes what is ours and not listed.
+    pub(crate) async fn recover(
+        &self,
+        context: SinkContext,
+        listed: &[Committable],
+    ) -> Result<Box<dyn AnyCommitter>> {
+        let named = |e: Error| e.in_step(&self.name);
+        let mut committer = (self.open)(context).await.map_err(named)?;
+        for line in committer.recover(listed).await.map_err(named)? {
+            tracing::info!(sink = self.name, "{line}");
+        }
+        Ok(committer)
+    }
+}
+
+/// The task of one sink's committer.
+pub(crate) struct CommitTask {
+    pub(crate) sink: String,
+    pub(crate) committer: Box<dyn AnyCommitter>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl CommitTask {
+    /// Commits what comes, in order, until nobody sends any more.
+    pub(crate) async fn run(mut self, mut due: mpsc::UnboundedReceiver<Vec<Committable>>) {
+        while let Some(committables) = due.recv().await {
+            let began = Instant::now();
+            let event = self.commit(&committables).await;
+            let result = if matches!(event, Event::Committed { .. }) { "committed" } else { "refused" };
+            self.shared.metrics.commits.with_label_values(&[&self.sink, result]).inc();
+            let took = began.elapsed().as_secs_f64();
+            let _ = self.shared.coordinator.send(Message::CommitTook(took));
+            self.shared.tell(event);
+        }
+    }
+
+    async fn commit(&mut self, committables: &[Committable]) -> Event {
+        let upto = committables.iter().map(|c| c.checkpoint).max().unwrap_or(CheckpointId(0));
+        let first = committables.first().map_or(CheckpointId(0), |c| c.checkpoint);
+        let deadline = Instant::now() + self.shared.config.commit_timeout;
+        let mut wait = FIRST_WAIT;
+        loop {
+            let reason = match self.committer.commit(committables).await {
+                Ok(()) => return Event::Committed { sink: self.sink.clone(), upto },
+                Err(CommitError::Refused(error)) => error.to_string(),
+                Err(CommitError::Retry(error)) => {
+                    if Instant::now() < deadline && !self.shared.is_stopping() {
+                        tracing::warn!(sink = self.sink, %error, ?wait, "commit failed, trying again");
+                        tokio::time::sleep(wait).await;
+                        wait = (wait * 2).min(LONGEST_WAIT);
+                        continue;
+                    }
+                    format!("{error}; gave up after {:?}", self.shared.config.commit_timeout)
+                }
+            };
+            return Event::CommitFailed { sink: self.sink.clone(), checkpoint: first, reason };
+        }
+    }
+}

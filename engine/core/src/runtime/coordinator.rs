@@ -1,0 +1,351 @@
+//! The coordinator's thread: carries the protocol's decisions out.
+//!
+//! It alone knows the clock on the wall, the log's files and the committers' tasks; what to do is
+//! decided in `staunch_checkpoint`.
+
+use super::log::Log;
+use super::shared::{Message, Shared};
+use crate::control::{Controls, Request};
+use crate::error::{Error, Result};
+use crate::run::Outcome;
+use crossbeam_channel::{Receiver, select};
+use staunch_checkpoint::coordinator::Coordinator;
+use staunch_checkpoint::{
+    Action, CheckpointId, Committable, Event, Expiry, Kind, Manifest, Published, Slot, StopReason,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Longest sleep, so that ages in metrics stay fresh.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How often a running job says in its log how it is doing.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) protocol: Coordinator,
+    pub(crate) log: Log,
+    pub(crate) messages: Receiver<Message>,
+    pub(crate) controls: Controls,
+    pub(crate) committers: HashMap<String, UnboundedSender<Vec<Committable>>>,
+    /// Source instances whose input has not ended.
+    pub(crate) open_inputs: usize,
+    state: State,
+}
+
+/// What the driver remembers between events.
+struct State {
+    started: Option<Instant>,
+    /// When the next periodic checkpoint is due.
+    due: Option<Instant>,
+    /// The undecided checkpoint, since when, and when it is given up.
+    undecided: Option<(CheckpointId, Instant)>,
+    publishing: Option<(Slot, Box<Manifest>)>,
+    reread_wait: Duration,
+    /// The clock's activity when the last decided checkpoint began.
+    covered_activity: u64,
+    barrier_activity: u64,
+    /// When the epochs began that are not committed yet.
+    epochs: HashMap<u32, Instant>,
+    bytes_before: u64,
+    last_decided: Instant,
+    last_progress: (Instant, u64),
+    ending: bool,
+    over: Option<Result<Outcome>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        protocol: Coordinator,
+        log: Log,
+        messages: Receiver<Message>,
+        controls: Controls,
+        committers: HashMap<String, UnboundedSender<Vec<Committable>>>,
+        open_inputs: usize,
+    ) -> Self {
+        let now = Instant::now();
+        let state = State {
+            started: None,
+            due: None,
+            undecided: None,
+            publishing: None,
+            reread_wait: Duration::ZERO,
+            covered_activity: 0,
+            barrier_activity: 0,
+            epochs: HashMap::new(),
+            bytes_before: 0,
+            last_decided: now,
+            last_progress: (now, 0),
+            ending: false,
+            over: None,
+        };
+        Self { shared, protocol, log, messages, controls, committers, open_inputs, state }
+    }
+
+    /// Commits what the restored checkpoint lists; must be done before anything is read.
+    pub(crate) fn recommit(&mut self) -> Result<Option<Outcome>> {
+        let actions = self.protocol.start();
+        self.carry_out(actions);
+        while self.state.over.is_none() && !self.protocol.is_recommitted() {
+            match self.messages.recv() {
+                Ok(Message::Protocol(event)) => self.feed(event),
+                Ok(Message::Failed) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        if let Some(error) = self.shared.take_failure() {
+            return Err(error);
+        }
+        self.state.over.take().transpose()
+    }
+
+    /// Runs until the job is over.
+    pub(crate) fn run(mut self) -> Result<Outcome> {
+        let outcome = loop {
+            if let Some(over) = self.state.over.take() {
+                break over;
+            }
+            let wait = self.next_wake().saturating_duration_since(Instant::now());
+            select! {
+                recv(self.messages) -> message => match message {
+                    Ok(Message::Protocol(event)) => self.feed(event),
+                    Ok(Message::Started) => self.started(),
+                    Ok(Message::Ended) => self.ended(),
+                    Ok(Message::CommitTook(seconds)) => {
+                        self.shared.metrics.commit_duration.observe(seconds);
+                    }
+                    Ok(Message::Failed) | Err(_) => break Err(self.shared.take_failure().unwrap_or_else(
+                        || Error::internal("the job failed and nobody said why"),
+                    )),
+                },
+                recv(self.controls.requests()) -> request => if let Ok(request) = request {
+                    self.requested(request);
+                },
+                default(wait) => {}
+            }
+            self.tick();
+        };
+        self.shared.stop();
+        outcome
+    }
+
+    fn started(&mut self) {
+        let now = Instant::now();
+        self.state.started = Some(now);
+        self.state.last_decided = now;
+        self.state.due = self.shared.config.checkpoint_every.map(|every| now + every);
+        self.state.epochs.insert(self.shared.first_epoch.0, now);
+        if self.open_inputs == 0 {
+            self.finish();
+        }
+    }
+
+    fn ended(&mut self) {
+        self.open_inputs = self.open_inputs.saturating_sub(1);
+        if self.open_inputs == 0 {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        tracing::info!("all input is read; taking the final checkpoint");
+        self.end(Kind::Final);
+    }
+
+    fn end(&mut self, kind: Kind) {
+        self.state.ending = true;
+        self.shared.quiet.store(true, SeqCst);
+        self.feed(Event::Trigger(kind));
+    }
+
+    fn requested(&mut self, request: Request) {
+        match request {
+            Request::Stop if !self.state.ending => {
+                tracing::info!("stop requested; taking a last checkpoint");
+                self.end(Kind::Stop);
+            }
+            Request::Drain if !self.state.ending => {
+                tracing::info!("drain requested; sources read nothing more");
+                self.shared.draining.store(true, SeqCst);
+                self.shared.clock.note_activity();
+                self.shared.clock.wake_workers();
+            }
+            Request::Stop | Request::Drain => tracing::info!("the job is already ending"),
+            Request::Savepoint(name) => self.feed(Event::Trigger(Kind::Savepoint { name })),
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let timeout = self.state.undecided.map(|(_, since)| since + self.shared.config.checkpoint_timeout);
+        let look_around = Instant::now() + LOOK_AROUND;
+        [self.state.due, timeout].into_iter().flatten().fold(look_around, Instant::min)
+    }
+
+    /// What time alone brings: a checkpoint that is due, one that takes too long, metrics.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if let Some((checkpoint, since)) = self.state.undecided
+            && now >= since + self.shared.config.checkpoint_timeout
+            && self.state.publishing.is_none()
+        {
+            self.feed(Event::Timeout { checkpoint });
+        }
+        if let (Some(due), Some(every)) = (self.state.due, self.shared.config.checkpoint_every)
+            && now >= due
+        {
+            self.state.due = Some((due + every).max(now));
+            let anything_new = self.shared.clock.activity() != self.state.covered_activity;
+            if anything_new && !self.state.ending {
+                self.feed(Event::Trigger(Kind::Periodic));
+            }
+        }
+        self.observe(now);
+    }
+
+    fn observe(&mut self, now: Instant) {
+        let metrics = &self.shared.metrics;
+        let covered = self.shared.clock.activity() == self.state.covered_activity;
+        let age = if covered { Duration::ZERO } else { now - self.state.last_decided };
+        metrics.checkpoint_age.set(age.as_secs_f64());
+        metrics.committables_pending.set(self.protocol.committables_pending() as i64);
+        let Some(started) = self.state.started else { return };
+        metrics.uptime.set((now - started).as_secs_f64());
+        let (last, before) = self.state.last_progress;
+        if now - last >= PROGRESS_EVERY {
+            let read = self.shared.records_read.load(SeqCst);
+            let rate = (read - before) as f64 / (now - last).as_secs_f64();
+            tracing::info!(
+                records_read = read,
+                records_per_second = rate.round(),
+                last_checkpoint = metrics.last_checkpoint.get(),
+                "running"
+            );
+            self.state.last_progress = (now, read);
+        }
+    }
+
+    /// Gives an event to the protocol and does what it says.
+    fn feed(&mut self, event: Event) {
+        if let Event::Committed { sink, upto } = &event {
+            tracing::debug!(sink, checkpoint = upto.0, "committed");
+            if let Some(began) = self.state.epochs.get(&upto.0) {
+                self.shared.metrics.end_to_end_latency.observe(began.elapsed().as_secs_f64());
+            }
+            self.state.epochs.retain(|epoch, _| *epoch > upto.0);
+        }
+        let actions = self.protocol.handle(event, unix_ms());
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Barrier { checkpoint, kind } => self.barrier(checkpoint, &kind),
+                Action::Publish { checkpoint, slot, manifest } => {
+                    let outcome = self.log.publish(slot, &manifest);
+                    self.state.publishing = Some((slot, manifest));
+                    self.state.reread_wait = Duration::from_millis(50);
+                    self.published(checkpoint, slot, outcome);
+                }
+                Action::Reread { checkpoint, slot } => self.reread(checkpoint, slot),
+                Action::Decided { checkpoint, kind } => self.decided(checkpoint, &kind),
+                Action::Commit { sink, committables } => match self.committers.get(&sink) {
+                    // The task outlives this thread's work: it is joined after it.
+                    Some(committer) => drop(committer.send(committables)),
+                    None => self.over(Err(Error::internal(format!("sink `{sink}` has no committer")))),
+                },
+                Action::Aborted { checkpoint, reason } => {
+                    tracing::warn!(checkpoint = checkpoint.0, reason, "checkpoint abandoned");
+                    self.shared.metrics.checkpoints_failed.inc();
+                    self.state.undecided = None;
+                }
+                Action::Dropped { kind, reason } => tracing::warn!(?kind, reason, "request dropped"),
+                Action::Expire(expiry) => self.expire(expiry),
+                Action::Stop(reason) => self.stop(reason),
+            }
+        }
+    }
+
+    fn barrier(&mut self, checkpoint: CheckpointId, kind: &Kind) {
+        let now = Instant::now();
+        tracing::debug!(checkpoint = checkpoint.0, ?kind, "checkpoint begins");
+        self.state.barrier_activity = self.shared.clock.activity();
+        self.state.undecided = Some((checkpoint, now));
+        self.state.epochs.insert(checkpoint.0 + 1, now);
+        self.shared.clock.barrier(checkpoint.0);
+    }
+
+    fn published(&mut self, checkpoint: CheckpointId, slot: Slot, outcome: Published) {
+        if !matches!(outcome, Published::Unknown(_)) {
+            self.state.publishing = None;
+        }
+        self.feed(Event::Published { checkpoint, slot, outcome });
+    }
+
+    fn reread(&mut self, checkpoint: CheckpointId, slot: Slot) {
+        std::thread::sleep(self.state.reread_wait);
+        self.state.reread_wait = (self.state.reread_wait * 2).min(Duration::from_secs(5));
+        let Some((_, manifest)) = &self.state.publishing else {
+            return self.over(Err(Error::internal("asked to read a slot into which nothing was published")));
+        };
+        let outcome = self.log.recognise(slot, manifest);
+        self.published(checkpoint, slot, outcome);
+    }
+
+    fn decided(&mut self, checkpoint: CheckpointId, kind: &Kind) {
+        let metrics = &self.shared.metrics;
+        if let Some((_, since)) = self.state.undecided.take() {
+            metrics.checkpoint_duration.observe(since.elapsed().as_secs_f64());
+        }
+        let written = metrics.checkpoint_bytes_total.get();
+        metrics.checkpoint_bytes.set((written - self.state.bytes_before) as i64);
+        self.state.bytes_before = written;
+        metrics.checkpoints_completed.inc();
+        metrics.last_checkpoint.set(i64::from(checkpoint.0));
+        self.state.covered_activity = self.state.barrier_activity;
+        self.state.last_decided = Instant::now();
+        match kind {
+            Kind::Periodic => tracing::debug!(checkpoint = checkpoint.0, "checkpoint complete"),
+            kind => tracing::info!(checkpoint = checkpoint.0, ?kind, "checkpoint complete"),
+        }
+        self.shared.decided.store(checkpoint.0, SeqCst);
+        self.shared.clock.wake_workers();
+    }
+
+    fn expire(&self, expiry: Expiry) {
+        let (shared, log) = (Arc::clone(&self.shared), self.log.clone());
+        // Deleting may take its time and may fail: what is left is found at the next start.
+        self.shared.io.spawn_blocking(move || {
+            let names = expiry.slots.iter().map(|slot| log.name(*slot)).chain(expiry.files);
+            for name in names {
+                if let Err(error) = shared.storage.delete(&name) {
+                    tracing::warn!(%error, "an expired checkpoint's file was not deleted");
+                }
+            }
+        });
+    }
+
+    fn stop(&mut self, reason: StopReason) {
+        let over = match reason {
+            StopReason::Finished => Ok(Outcome::Finished),
+            StopReason::Stopped => Ok(Outcome::Stopped),
+            StopReason::Internal(_) => Err(Error::internal(reason.to_string())),
+            StopReason::Incompatible(_) => Err(Error::job(reason.to_string())),
+            reason => Err(Error::external(reason.to_string())),
+        };
+        self.over(over);
+    }
+
+    fn over(&mut self, over: Result<Outcome>) {
+        self.state.over.get_or_insert(over);
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,129 @@
+//! The checkpoint log in the checkpoint storage: reading it, and creating slots in it.
+
+use crate::error::{Error, Result};
+use staunch_checkpoint::{Manifest, Published, Record, Slot, log, parse_slot, slot_name};
+use staunch_state::storage::{Put, Storage, StorageError};
+use std::sync::Arc;
+
+/// Times that a listing is repeated until two agree.
+const LISTINGS: usize = 20;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    storage: Arc<dyn Storage>,
+}
+
+impl Log {
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+
+    pub(crate) fn name(&self, slot: Slot) -> String {
+        slot_name(slot)
+    }
+
+    /// The slots there are. Listed until two listings have the same newest: one that runs beside a
+    /// creation and a deletion may miss both.
+    fn slots(&self) -> Result<Vec<Slot>, StorageError> {
+        let mut before = self.listed()?;
+        for _ in 0..LISTINGS {
+            let now = self.listed()?;
+            if now.last() == before.last() {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Ok(before)
+    }
+
+    fn listed(&self) -> Result<Vec<Slot>, StorageError> {
+        let mut slots: Vec<Slot> =
+            self.storage.list("log/")?.iter().filter_map(|name| parse_slot(name)).collect();
+        slots.sort_unstable();
+        Ok(slots)
+    }
+
+    /// All records, oldest first.
+    pub(crate) fn read(&self) -> Result<Vec<(Slot, Record)>> {
+        'again: for _ in 0..LISTINGS {
+            let mut records = Vec::new();
+            for slot in self.slots()? {
+                let name = slot_name(slot);
+                let bytes = match self.storage.get(&name) {
+                    Ok(bytes) => bytes,
+                    // Expired by an older generation that is still alive.
+                    Err(StorageError::NotFound { .. }) => continue 'again,
+                    Err(error) => return Err(error.into()),
+                };
+                let record = Record::decode(&name, &bytes).map_err(|e| {
+                    Error::job(format!(
+                        "{e}. Nothing was changed. Restore the file from a backup, or, to give up what it stands for, move the directory {} away",
+                        self.storage.place()
+                    ))
+                })?;
+                records.push((slot, record));
+            }
+            return Ok(records);
+        }
+        Err(Error::external(format!(
+            "the checkpoint log in {} changes faster than it can be read; is another process running this job?",
+            self.storage.place()
+        )))
+    }
+
+    /// Creates a slot with a checkpoint: the decision.
+    pub(crate) fn publish(&self, slot: Slot, manifest: &Manifest) -> Published {
+        let record = Record::Checkpoint(Box::new(manifest.clone()));
+        match self.create(slot, &record) {
+            Ok(Put::Created) => self.confirm(slot),
+            Ok(Put::Exists) => self.recognise(slot, manifest),
+            Err(StorageError::Unknown { source, .. }) => Published::Unknown(source.to_string()),
+            Err(error) => Published::Failed(error.to_string()),
+        }
+    }
+
+    /// Finds out what became of a creation whose outcome is unknown.
+    pub(crate) fn recognise(&self, slot: Slot, manifest: &Manifest) -> Published {
+        let name = slot_name(slot);
+        let found = match self.storage.get(&name) {
+            Ok(bytes) => match Record::decode(&name, &bytes) {
+                Ok(record) => Some(record),
+                Err(error) => return Published::Unknown(error.to_string()),
+            },
+            Err(StorageError::NotFound { .. }) => None,
+            Err(error) => return Published::Unknown(error.to_string()),
+        };
+        if found.is_none() {
+            let record = Record::Checkpoint(Box::new(manifest.clone()));
+            return match self.create(slot, &record) {
+                Ok(Put::Created) => self.confirm(slot),
+                Ok(Put::Exists) => Published::Unknown("the slot was filled meanwhile".into()),
+                Err(error) => Published::Unknown(error.to_string()),
+            };
+        }
+        match log::recognise(found.as_ref(), manifest) {
+            Published::Created => self.confirm(slot),
+            other => other,
+        }
+    }
+
+    /// Claims a slot with a fence; false if somebody else has it, or may have.
+    pub(crate) fn claim(&self, slot: Slot, record: &Record) -> Result<bool> {
+        match self.create(slot, record) {
+            Ok(Put::Created) => Ok(self.confirm(slot) == Published::Created),
+            Ok(Put::Exists) | Err(StorageError::Unknown { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn create(&self, slot: Slot, record: &Record) -> Result<Put, StorageError> {
+        self.storage.put_if_absent(&slot_name(slot), &record.encode())
+    }
+
+    fn confirm(&self, slot: Slot) -> Published {
+        match self.slots() {
+            Ok(listed) => log::confirm(slot, &listed),
+            Err(error) => Published::Unknown(error.to_string()),
+        }
+    }
+}

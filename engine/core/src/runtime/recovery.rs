@@ -1,0 +1,103 @@
+//! How a generation begins: read the log, claim the fence, check that the job fits its checkpoint.
+
+use super::coordinator::unix_ms;
+use super::log::Log;
+use super::worker::Registry;
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use staunch_checkpoint::{Manifest, Record, Recovery, recover, recovery::Start, retention::orphans};
+use staunch_state::{schema_diff, storage::Storage};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+
+/// Times that a slot is claimed before somebody has to look.
+const CLAIMS: usize = 10;
+
+/// Reads the log, checks, and takes the job over from every older generation.
+pub(crate) fn take_over(config: &RunConfig, log: &Log, registry: &Registry) -> Result<Recovery> {
+    let fresh = fresh_lineage();
+    let holder = format!("process {} on {}", std::process::id(), host());
+    for _ in 0..CLAIMS {
+        let records = log.read()?;
+        let start = Start {
+            job: &config.job,
+            from: config.from,
+            fresh_lineage: &fresh,
+            holder: &holder,
+            at_ms: unix_ms(),
+        };
+        let recovery = recover(&start, &records)
+            .map_err(|e| Error::job(format!("cannot start from {}", config.checkpoints.display())).caused_by(e))?;
+        if let Some((_, manifest)) = &recovery.restore {
+            check_fit(manifest, registry)?;
+        }
+        if log.claim(recovery.slot, &Record::Fence(recovery.fence.clone()))? {
+            return Ok(recovery);
+        }
+        tracing::warn!(slot = %recovery.slot, "another process starts this job too; looking again");
+    }
+    Err(Error::external("the checkpoint log could not be claimed; is another process starting this job?"))
+}
+
+/// Refuses a job whose state or sinks are not those of the checkpoint.
+fn check_fit(manifest: &Manifest, registry: &Registry) -> Result<()> {
+    let checkpoint = manifest.checkpoint;
+    for (name, part) in &manifest.states {
+        match registry.states.iter().find(|(state, _)| state == name) {
+            Some((_, schema)) if *schema != part.schema => {
+                return Err(Error::job(format!(
+                    "the state of this step has another type than in checkpoint {checkpoint}:\n{}\nRun the program that wrote it, give the step another name (its state then begins empty), or start anew with --from none",
+                    schema_diff(&part.schema, schema)
+                ))
+                .in_step(name));
+            }
+            Some(_) => {}
+            None if part.shards.iter().all(|shard| shard.files.is_empty()) => {}
+            None => {
+                return Err(Error::job(format!(
+                    "checkpoint {checkpoint} has state of a step `{name}`, which this job does not have. Was it renamed? Give it its old name, or start anew with --from none"
+                )));
+            }
+        }
+    }
+    let sources: BTreeSet<&str> = registry.sources.iter().map(|s| s.name.as_str()).collect();
+    for (name, part) in &manifest.sources {
+        if !sources.contains(name.as_str()) && !part.splits.is_empty() {
+            return Err(Error::job(format!(
+                "checkpoint {checkpoint} has positions of a source `{name}`, which this job does not have. Was it renamed? Give it its old name, or start anew with --from none"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Deletes state files that no retained checkpoint refers to: left-overs of crashes.
+pub(crate) fn remove_orphans(storage: &dyn Storage, log: &Log) -> Result<()> {
+    let manifests: Vec<Manifest> = log
+        .read()?
+        .into_iter()
+        .filter_map(|(_, record)| match record {
+            Record::Checkpoint(manifest) => Some(*manifest),
+            Record::Fence(_) => None,
+        })
+        .collect();
+    let left = orphans(&storage.list("state/")?, &manifests);
+    for name in &left {
+        storage.delete(name)?;
+    }
+    if !left.is_empty() {
+        tracing::info!(files = left.len(), "state files of unfinished checkpoints removed");
+    }
+    Ok(())
+}
+
+/// An identity that no other start has.
+fn fresh_lineage() -> String {
+    // RandomState is seeded by the operating system.
+    let random = RandomState::new();
+    format!("{:016x}{:016x}", random.hash_one(unix_ms()), RandomState::new().hash_one(std::process::id()))
+}
+
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "?".into(), |h| h.trim().to_owned())
+}

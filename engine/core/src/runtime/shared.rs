@@ -1,0 +1,156 @@
+//! What all threads of one generation share.
+
+use super::clock::Clock;
+use super::splits::SplitHub;
+use crate::config::RunConfig;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crossbeam_channel::Sender;
+use staunch_checkpoint::{CheckpointId, Event, Generation, Manifest};
+use staunch_state::storage::Storage;
+use staunch_state::{Assignment, Groups, SpillShared};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// To the coordinator's thread.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// For the protocol.
+    Protocol(Event),
+    /// All input of a source instance has been read and emitted.
+    Ended,
+    /// All workers are up.
+    Started,
+    /// A worker or a task failed; the reason is in [`Shared`].
+    Failed,
+    /// A commit was done; what it took, for metrics.
+    CommitTook(f64),
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: RunConfig,
+    pub(crate) lineage: String,
+    pub(crate) generation: Generation,
+    pub(crate) first_epoch: CheckpointId,
+    pub(crate) restored: Option<Manifest>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) io: tokio::runtime::Handle,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) coordinator: Sender<Message>,
+    pub(crate) metrics: Metrics,
+    pub(crate) groups: Groups,
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) spill: Arc<SpillShared>,
+    pub(crate) spill_dir: PathBuf,
+    /// Memory for one table.
+    pub(crate) table_bytes: usize,
+    /// Splits, by source.
+    pub(crate) splits: HashMap<String, Arc<SplitHub>>,
+    /// Newest decided checkpoint; sources look at it.
+    pub(crate) decided: AtomicU32,
+    /// Records read by all sources since the start of this process.
+    pub(crate) records_read: AtomicU64,
+    /// Sources read nothing more: the last checkpoint is being taken.
+    pub(crate) quiet: AtomicBool,
+    /// Sources behave as if their input had ended.
+    pub(crate) draining: AtomicBool,
+    /// Workers leave.
+    stop: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+pub(crate) struct SharedParts {
+    pub(crate) config: RunConfig,
+    pub(crate) lineage: String,
+    pub(crate) generation: Generation,
+    pub(crate) first_epoch: CheckpointId,
+    pub(crate) restored: Option<Manifest>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) io: tokio::runtime::Handle,
+    pub(crate) coordinator: Sender<Message>,
+    pub(crate) metrics: Metrics,
+    pub(crate) spill_dir: PathBuf,
+    pub(crate) stateful_steps: usize,
+    pub(crate) splits: HashMap<String, Arc<SplitHub>>,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: SharedParts) -> Self {
+        let groups = Groups::new(parts.config.groups);
+        let workers = parts.config.workers;
+        Self {
+            clock: Clock::new(parts.first_epoch.0),
+            assignment: Arc::new(Assignment::even(groups, workers as u32)),
+            table_bytes: parts.config.state_bytes / (workers * parts.stateful_steps.max(1)),
+            spill: SpillShared::with_defaults(),
+            groups,
+            config: parts.config,
+            lineage: parts.lineage,
+            generation: parts.generation,
+            first_epoch: parts.first_epoch,
+            restored: parts.restored,
+            storage: parts.storage,
+            io: parts.io,
+            coordinator: parts.coordinator,
+            metrics: parts.metrics,
+            spill_dir: parts.spill_dir,
+            splits: parts.splits,
+            decided: AtomicU32::new(0),
+            records_read: AtomicU64::new(0),
+            quiet: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Ends the generation with an error. The first one counts; the later ones are its echoes, and are
+    /// logged.
+    pub(crate) fn fail(&self, error: Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            *failure = Some(error);
+        } else {
+            tracing::debug!(%error, "a further error while the job was already failing");
+        }
+        drop(failure);
+        let _ = self.coordinator.send(Message::Failed);
+        self.stop();
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Tells workers to leave.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, SeqCst);
+        self.clock.stop();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(SeqCst)
+    }
+
+    /// To the coordinator. It outlives the workers; after a failure nobody listens, and that is fine.
+    pub(crate) fn tell(&self, event: Event) {
+        let _ = self.coordinator.send(Message::Protocol(event));
+    }
+}
+
+impl Shared {
+    pub(crate) fn sink_context(&self, sink: &str, instance: u32) -> crate::sink::SinkContext {
+        crate::sink::SinkContext {
+            job: self.config.job.clone(),
+            sink: sink.to_owned(),
+            lineage: self.lineage.clone(),
+            generation: self.generation,
+            instance,
+            instances: self.config.workers as u32,
+            fresh: self.restored.is_none(),
+            storage: Arc::clone(&self.storage),
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! The driver of every source: splits, flow control, event time, barriers, bad input.
+//!
+//! A barrier is a move of the capability from one epoch to the next; what the readers have handed out
+//! by then belongs to the closed epoch. The driver never blocks, and always moves to the clock's tick
+//! before it does anything else, so that it holds nobody back.
+
+use super::marks::{Mark, Marks};
+use super::split::{Split, Status};
+use super::splits::Enumerator;
+use super::tick::{Tick, epoch};
+use super::worker::{Site, WorkerContext};
+use super::{Flow, shared::Message};
+use crate::batch::{BATCH_RECORDS, Batch};
+use crate::error::{Error, Result};
+use crate::metrics::StepMetrics;
+use crate::source::{BadInput, DeadLetter, Records, Source};
+use crate::time::{EventTimePolicy, Timestamp};
+use staunch_checkpoint::{CheckpointId, Event, Part, Report};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+use timely::container::NoopBuilder;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::scheduling::{Activator, SyncActivator};
+
+/// Steps that may be unfinished before a source waits.
+const STEPS_AHEAD: usize = 4;
+/// Batches read in one activation before other steps get their turn.
+const BATCHES_PER_TURN: usize = 16;
+/// Splits of one instance that are open at a time, unless new data may come in all of them.
+const OPEN_SPLITS: usize = 8;
+/// How soon a source that waits for its sinks looks again.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
+type Output<T> = OutputBuilder<Tick, NoopBuilder<Batch<T>>>;
+
+pub(crate) struct SourceFlows<'s, T> {
+    pub(crate) records: Flow<'s, T>,
+    pub(crate) letters: Flow<'s, DeadLetter>,
+    pub(crate) marks: Option<Marks<'s>>,
+}
+
+/// Wakes a source from a thread of a connector.
+struct Wake(SyncActivator);
+
+impl std::task::Wake for Wake {
+    fn wake(self: Arc<Self>) {
+        // Fails only when the worker is gone, and then there is nobody to wake.
+        let _ = self.0.activate();
+    }
+}
+
+/// Adds a source to the dataflow. `number` tells the sources of a job apart.
+pub(crate) fn source<'s, S: Source>(
+    site: &Site<'s>,
+    name: &str,
+    number: u32,
+    source: Arc<S>,
+    dead_letters: bool,
+) -> SourceFlows<'s, S::Record> {
+    if site.live.is_none() {
+        let mut enumerator = Enumerator::new(name, Arc::clone(&source));
+        enumerator.every = source.discover_every();
+        site.registry.borrow_mut().sources.push(enumerator);
+    }
+    let timed = source.event_time_policy().is_some();
+    let mut builder = OperatorBuilder::new(name.to_owned(), site.scope);
+    let (records, records_flow) = builder.new_output::<Batch<S::Record>>();
+    let (letters, letters_flow) = builder.new_output::<Batch<DeadLetter>>();
+    let (marks, marks_flow) = builder.new_output::<Vec<Mark>>();
+    let mut records: Output<S::Record> = OutputBuilder::from(records);
+    let mut letters: Output<DeadLetter> = OutputBuilder::from(letters);
+    let mut marks: OutputBuilder<Tick, NoopBuilder<Vec<Mark>>> = OutputBuilder::from(marks);
+    let info = builder.operator_info();
+    let again = site.scope.activator_for(Rc::clone(&info.address));
+    let live = site.live.clone();
+    let waker = live.as_ref().map(|worker| {
+        worker.sources.borrow_mut().push(site.scope.activator_for(Rc::clone(&info.address)));
+        Waker::from(Arc::new(Wake(site.scope.worker().sync_activator_for(info.address.to_vec()))))
+    });
+    let name = name.to_owned();
+    builder.build(move |capabilities| {
+        let mut driver = live.zip(waker).map(|(worker, waker)| {
+            let [records, letters, marks]: [Capability<Tick>; 3] =
+                capabilities.try_into().expect("three outputs were added");
+            let held = Held {
+                records,
+                letters: dead_letters.then_some(letters),
+                marks: timed.then_some(marks),
+            };
+            Driver::new(worker, name, number, source, held, again, waker, dead_letters)
+        });
+        move |_| {
+            let Some(driver) = driver.as_mut() else { return };
+            if driver.worker.shared.is_stopping() {
+                return;
+            }
+            if let Err(error) = driver.turn(&mut records, &mut letters, &mut marks) {
+                driver.worker.shared.fail(error.in_step(&driver.name));
+            }
+        }
+    });
+    SourceFlows {
+        records: records_flow,
+        letters: letters_flow,
+        marks: timed.then(|| Marks::broadcast(marks_flow, number)),
+    }
+}
+
+/// The capabilities of a source: the only ones that are held from epoch to epoch.
+struct Held {
+    records: Capability<Tick>,
+    letters: Option<Capability<Tick>>,
+    marks: Option<Capability<Tick>>,
+}
+
+impl Held {
+    fn downgrade(&mut self, to: Tick) {
+        self.records.downgrade(&to);
+        if let Some(letters) = &mut self.letters {
+            letters.downgrade(&to);
+        }
+        if let Some(marks) = &mut self.marks {
+            marks.downgrade(&to);
+        }
+    }
+}
+
+struct Driver<S: Source> {
+    worker: Rc<WorkerContext>,
+    name: String,
+    number: u32,
+    source: Arc<S>,
+    held: Held,
+    again: Activator,
+    waker: Waker,
+    policy: Option<EventTimePolicy>,
+    bad_input: BadInput,
+    splits: Vec<Split<S>>,
+    /// The split whose turn it is.
+    turn: usize,
+    splits_version: Option<u64>,
+    /// Ticks with records that are not through the sinks yet, and their bytes.
+    unfinished: VecDeque<(Tick, usize)>,
+    bytes_this_tick: usize,
+    /// What may still be read, for a limited rate; in records, with the time of the last look.
+    allowance: (f64, Instant),
+    sent_mark: Option<(i64, bool)>,
+    ended: bool,
+    seen_decided: u32,
+    metrics: StepMetrics,
+}
+
+impl<S: Source> Driver<S> {
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        worker: Rc<WorkerContext>,
+        name: String,
+        number: u32,
+        source: Arc<S>,
+        mut held: Held,
+        again: Activator,
+        waker: Waker,
+        dead_letters: bool,
+    ) -> Self {
+        held.downgrade(worker.shared.clock.now());
+        Self {
+            metrics: worker.shared.metrics.step(&name, worker.index),
+            policy: source.event_time_policy(),
+            bad_input: if dead_letters { BadInput::DeadLetter } else { source.bad_input() },
+            worker,
+            name,
+            number,
+            source,
+            held,
+            again,
+            waker,
+            splits: Vec::new(),
+            turn: 0,
+            splits_version: None,
+            unfinished: VecDeque::new(),
+            bytes_this_tick: 0,
+            allowance: (0.0, Instant::now()),
+            sent_mark: None,
+            ended: false,
+            seen_decided: 0,
+        }
+    }
+
+    fn turn(
+        &mut self,
+        records: &mut Output<S::Record>,
+        letters: &mut Output<DeadLetter>,
+        marks: &mut OutputBuilder<Tick, NoopBuilder<Vec<Mark>>>,
+    ) -> Result<()> {
+        self.follow_clock()?;
+        self.take_splits()?;
+        self.tell_decided();
+        self.retire_finished_steps();
+        let quiet = self.worker.shared.quiet.load(SeqCst);
+        let draining = self.worker.shared.draining.load(SeqCst);
+        if !quiet && !draining && !self.ended {
+            let mut more = false;
+            for _ in 0..BATCHES_PER_TURN {
+                more = self.has_room() && self.read_batch(records, letters)?;
+                if !more {
+                    break;
+                }
+            }
+            if more {
+                self.again.activate();
+            } else if !self.has_room() {
+                self.again.activate_after(LOOK_AGAIN);
+            }
+        }
+        self.send_mark(draining, marks);
+        self.report_end(draining);
+        Ok(())
+    }
+
+    /// Moves to the clock's tick; at a new epoch, reports the positions of the closed one.
+    fn follow_clock(&mut self) -> Result<()> {
+        let now = self.worker.shared.clock.now();
+        let mine = *self.held.records.time();
+        if now <= mine {
+            return Ok(());
+        }
+        if self.bytes_this_tick > 0 {
+            self.unfinished.push_back((mine, self.bytes_this_tick));
+            self.bytes_this_tick = 0;
+        }
+        for closed in epoch(mine)..epoch(now) {
+            let parts: Result<Vec<_>> =
+                self.splits.iter_mut().map(|split| split.checkpoint(CheckpointId(closed))).collect();
+            self.worker.shared.tell(Event::Ack {
+                part: Part::source(&self.name, self.worker.index as u32),
+                checkpoint: CheckpointId(closed),
+                report: Report::Source(parts?),
+            });
+        }
+        self.held.downgrade(now);
+        Ok(())
+    }
+
+    fn take_splits(&mut self) -> Result<()> {
+        let hub = &self.worker.shared.splits[&self.name];
+        if self.splits_version != Some(hub.version()) {
+            self.splits_version = Some(hub.version());
+            for part in hub.take(self.worker.index) {
+                self.splits.push(Split::new(part)?);
+            }
+        }
+        let limit = if self.source.discover_every().is_some() { usize::MAX } else { OPEN_SPLITS };
+        let mut busy = self.splits.iter().filter(|s| s.is_opening_or_open()).count();
+        for split in &mut self.splits {
+            if busy < limit && split.open_if_waiting(&self.source, &self.worker.shared.io, &self.waker) {
+                busy += 1;
+            }
+            split.collect_opened()?;
+        }
+        Ok(())
+    }
+
+    fn tell_decided(&mut self) {
+        let decided = self.worker.shared.decided.load(SeqCst);
+        if decided > self.seen_decided {
+            self.seen_decided = decided;
+            for split in &mut self.splits {
+                split.decided(CheckpointId(decided));
+            }
+        }
+    }
+
+    fn retire_finished_steps(&mut self) {
+        while let Some((tick, _)) = self.unfinished.front() {
+            if self.worker.probe.less_equal(tick) {
+                break;
+            }
+            self.unfinished.pop_front();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unfinished.len() < STEPS_AHEAD
+            && self.bytes_this_tick < self.worker.shared.config.inflight_bytes / STEPS_AHEAD
+    }
+
+    /// Reads from the next split that has something; false if none has.
+    fn read_batch(&mut self, records: &mut Output<S::Record>, letters: &mut Output<DeadLetter>) -> Result<bool> {
+        let Some(limit) = self.rate_limit() else { return Ok(false) };
+        let mut buffer = Records::with_limit(limit);
+        let mut context = Context::from_waker(&self.waker);
+        for _ in 0..self.splits.len() {
+            self.turn = (self.turn + 1) % self.splits.len();
+            let split = &mut self.splits[self.turn];
+            let more = split.poll(&mut context, &mut buffer)?;
+            if !buffer.records.is_empty() || !buffer.bad.is_empty() {
+                self.emit(buffer, records, letters)?;
+                return Ok(true);
+            }
+            if more {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many records may be read now; `None` if the rate says to wait.
+    fn rate_limit(&mut self) -> Option<usize> {
+        let Some(rate) = self.source.rate() else { return Some(BATCH_RECORDS) };
+        let now = Instant::now();
+        let rate = rate.max(1) as f64;
+        let earned = now.duration_since(self.allowance.1).as_secs_f64() * rate;
+        // At most a twentieth of a second may be saved up, so that a pause is not followed by a burst.
+        self.allowance = ((self.allowance.0 + earned).min((rate / 20.0).max(1.0)), now);
+        if self.allowance.0 < 1.0 {
+            let missing = (1.0 - self.allowance.0) / rate;
+            self.again.activate_after(Duration::from_secs_f64(missing.clamp(0.001, 1.0)));
+            return None;
+        }
+        Some((self.allowance.0 as usize).min(BATCH_RECORDS))
+    }
+
+    fn emit(
+        &mut self,
+        buffer: Records<S::Record>,
+        records: &mut Output<S::Record>,
+        letters: &mut Output<DeadLetter>,
+    ) -> Result<()> {
+        let count = buffer.records.len();
+        self.allowance.0 -= (count + buffer.bad.len()) as f64;
+        self.metrics.records_in.inc_by(count as u64);
+        self.metrics.bytes_in.inc_by(buffer.bytes as u64);
+        self.bytes_this_tick += buffer.bytes.max(count * size_of::<S::Record>()).max(1);
+        self.worker.shared.records_read.fetch_add(count as u64, SeqCst);
+        self.worker.shared.clock.note_activity();
+        if !buffer.bad.is_empty() {
+            self.handle_bad_input(buffer.bad, letters)?;
+        }
+        if count > 0 {
+            let mut batch = Batch { items: buffer.records, times: Vec::new(), hashes: Vec::new() };
+            if self.policy.is_some() {
+                self.source.assign(&batch.items, &mut batch.times);
+                if batch.times.len() != count {
+                    return Err(Error::internal("the source assigned event times to some records only"));
+                }
+                self.splits[self.turn].saw(&batch.times);
+            }
+            records.activate().session_with_builder(&self.held.records).give_container(&mut batch);
+        }
+        Ok(())
+    }
+
+    fn handle_bad_input(&mut self, bad: Vec<DeadLetter>, letters: &mut Output<DeadLetter>) -> Result<()> {
+        match self.bad_input {
+            BadInput::Fail => {
+                let first = &bad[0];
+                return Err(Error::job(format!(
+                    "{}: {}; the input was {:?}. To go on without such input, use .on_bad_input(BadInput::Skip) or job.source_with_dead_letters",
+                    first.place,
+                    first.reason,
+                    first.raw.chars().take(200).collect::<String>()
+                )));
+            }
+            BadInput::Skip => {
+                for letter in &bad {
+                    tracing::warn!(step = self.name, place = letter.place, reason = letter.reason, "bad input skipped");
+                }
+                self.metrics.dead_letters.inc_by(bad.len() as u64);
+            }
+            BadInput::DeadLetter => {
+                self.metrics.dead_letters.inc_by(bad.len() as u64);
+                if let Some(time) = &self.held.letters {
+                    let mut batch = Batch { items: bad, times: Vec::new(), hashes: Vec::new() };
+                    letters.activate().session_with_builder(time).give_container(&mut batch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the watermark of this instance if it has changed.
+    fn send_mark(&mut self, draining: bool, marks: &mut OutputBuilder<Tick, NoopBuilder<Vec<Mark>>>) {
+        let (Some(policy), Some(time)) = (self.policy, &self.held.marks) else { return };
+        if !self.has_room() && !draining {
+            // Nothing was read because the sinks are behind: that is not idleness.
+            return;
+        }
+        let discovering = self.source.discover_every().is_some();
+        let now = if draining { Status::Ended } else { Split::combined(&mut self.splits, &policy, discovering) };
+        let mark = match now {
+            Status::Active(latest) => (Timestamp::from_millis(latest).saturating_sub(policy.lateness).as_millis() - 1, false),
+            Status::Silent => return,
+            Status::Idle => (0, true),
+            Status::Ended => (Timestamp::MAX.as_millis(), false),
+        };
+        if let Some(idle) = policy.idle_after && !matches!(now, Status::Ended | Status::Idle) {
+            self.again.activate_after(idle / 2 + Duration::from_millis(1));
+        }
+        if self.sent_mark == Some(mark) {
+            return;
+        }
+        self.sent_mark = Some(mark);
+        let message = |target| Mark {
+            target: target as u32,
+            source: self.number,
+            instance: self.worker.index as u32,
+            time: mark.0,
+            idle: mark.1,
+        };
+        let mut batch: Vec<Mark> = (0..self.worker.peers).map(message).collect();
+        marks.activate().session_with_builder(time).give_container(&mut batch);
+        self.worker.shared.clock.note_activity();
+    }
+
+    fn report_end(&mut self, draining: bool) {
+        let over = draining
+            || (self.source.discover_every().is_none() && self.splits.iter().all(Split::is_finished));
+        if over && !self.ended {
+            self.ended = true;
+            let _ = self.worker.shared.coordinator.send(Message::Ended);
+        }
+        let inflight = self.bytes_this_tick + self.unfinished.iter().map(|(_, b)| b).sum::<usize>();
+        self.metrics.inflight.set(inflight as i64);
+    }
+}

@@ -1,0 +1,203 @@
+//! One split at one source instance: opening it, reading it, its event time, its place in checkpoints.
+
+use crate::error::{Error, Result};
+use crate::source::{Progress, Records, Source, SplitReader};
+use crate::time::EventTimePolicy;
+use staunch_checkpoint::{CheckpointId, SplitPart};
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+/// Decided-notices that a split waits for at most; older ones are covered by newer ones.
+const NOTICES: usize = 64;
+
+enum Reader<S: Source> {
+    Waiting,
+    Opening(mpsc::Receiver<Result<S::Reader>>),
+    Open(S::Reader),
+    Finished,
+}
+
+pub(crate) struct Split<S: Source> {
+    id: String,
+    description: S::Split,
+    reader: Reader<S>,
+    /// Position of the next record, while no reader is open.
+    position: Option<S::Position>,
+    latest: Option<i64>,
+    /// Since when its reader has had nothing.
+    idle_since: Option<Instant>,
+    /// Positions at checkpoints that are not known to be decided.
+    undecided: VecDeque<(CheckpointId, S::Position)>,
+}
+
+/// Event time of some splits together.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Status {
+    /// The lowest of the latest event times.
+    Active(i64),
+    /// Some split has not said anything yet, and holds everything back.
+    Silent,
+    /// All that are not at their end are idle.
+    Idle,
+    /// All are at their end.
+    Ended,
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(id: &str, what: &str, value: serde_json::Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| {
+        Error::job(format!(
+            "split {id}: its {what} in the checkpoint is of another shape; was the source replaced by one of another type under the same name?"
+        ))
+        .caused_by(e)
+    })
+}
+
+impl<S: Source> Split<S> {
+    pub(crate) fn new(part: SplitPart) -> Result<Self> {
+        let position = part.position.map(|p| from_json(&part.id, "position", p)).transpose()?;
+        Ok(Self {
+            description: from_json(&part.id, "description", part.split)?,
+            reader: if part.finished { Reader::Finished } else { Reader::Waiting },
+            position,
+            latest: part.max_event_time_ms,
+            idle_since: None,
+            undecided: VecDeque::new(),
+            id: part.id,
+        })
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(self.reader, Reader::Finished)
+    }
+
+    pub(crate) fn is_opening_or_open(&self) -> bool {
+        matches!(self.reader, Reader::Opening(_) | Reader::Open(_))
+    }
+
+    /// Begins to open the split if nobody has; the waker is called when it is open.
+    pub(crate) fn open_if_waiting(
+        &mut self,
+        source: &Arc<S>,
+        io: &tokio::runtime::Handle,
+        waker: &Waker,
+    ) -> bool {
+        if !matches!(self.reader, Reader::Waiting) {
+            return false;
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (source, waker) = (Arc::clone(source), waker.clone());
+        let (split, at) = (self.description.clone(), self.position.clone());
+        io.spawn(async move {
+            // The receiver is gone only when the job is ending.
+            let _ = sender.send(source.open(split, at).await);
+            waker.wake();
+        });
+        tracing::info!(split = self.id, position = ?self.position, "split opened");
+        self.reader = Reader::Opening(receiver);
+        true
+    }
+
+    pub(crate) fn collect_opened(&mut self) -> Result<()> {
+        let Reader::Opening(receiver) = &self.reader else { return Ok(()) };
+        match receiver.try_recv() {
+            Ok(opened) => self.reader = Reader::Open(opened?),
+            Err(mpsc::TryRecvError::Empty) => {}
+            Err(mpsc::TryRecvError::Disconnected) => {
+                return Err(Error::internal(format!("split {}: the source panicked while opening it", self.id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads into the buffer; true if there may be more at once.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Records<S::Record>,
+    ) -> Result<bool> {
+        let Reader::Open(reader) = &mut self.reader else { return Ok(false) };
+        let progress = reader.poll(cx, buffer)?;
+        if progress == Progress::Idle && buffer.records.is_empty() {
+            self.idle_since.get_or_insert_with(Instant::now);
+        } else {
+            self.idle_since = None;
+        }
+        if progress == Progress::End {
+            self.position = Some(reader.position());
+            self.reader = Reader::Finished;
+        }
+        Ok(progress == Progress::Ready)
+    }
+
+    /// Takes note of the event times of records that were read.
+    pub(crate) fn saw(&mut self, times: &[i64]) {
+        self.latest = self.latest.max(times.iter().max().copied());
+    }
+
+    fn position(&self) -> Option<S::Position> {
+        match &self.reader {
+            Reader::Open(reader) => Some(reader.position()),
+            _ => self.position.clone(),
+        }
+    }
+
+    /// What goes into the checkpoint.
+    pub(crate) fn checkpoint(&mut self, checkpoint: CheckpointId) -> Result<SplitPart> {
+        let json = |e| Error::internal(format!("split {}: it cannot be written as JSON", self.id)).caused_by(e);
+        let position = self.position();
+        let part = SplitPart {
+            id: self.id.clone(),
+            split: serde_json::to_value(&self.description).map_err(json)?,
+            position: position.as_ref().map(serde_json::to_value).transpose().map_err(json)?,
+            finished: self.is_finished(),
+            max_event_time_ms: self.latest,
+        };
+        if let (Reader::Open(_), Some(position)) = (&self.reader, position) {
+            self.undecided.push_back((checkpoint, position));
+            if self.undecided.len() > NOTICES {
+                self.undecided.pop_front();
+            }
+        }
+        Ok(part)
+    }
+
+    /// Tells the reader that a checkpoint is decided.
+    pub(crate) fn decided(&mut self, checkpoint: CheckpointId) {
+        let mut newest = None;
+        while self.undecided.front().is_some_and(|(id, _)| *id <= checkpoint) {
+            newest = self.undecided.pop_front();
+        }
+        if let (Reader::Open(reader), Some((_, position))) = (&mut self.reader, newest) {
+            reader.decided(&position);
+        }
+    }
+
+    /// Event time of an instance: the lowest of its splits that are neither at their end nor idle. A
+    /// split that waits to be opened holds everything back: its records are still to come.
+    pub(crate) fn combined(splits: &mut [Self], policy: &EventTimePolicy, discovering: bool) -> Status {
+        let mut lowest: Option<i64> = None;
+        let (mut silent, mut idle) = (false, false);
+        for split in splits {
+            if split.is_finished() {
+                continue;
+            }
+            let idle_for = split.idle_since.map(|since| since.elapsed());
+            if idle_for >= policy.idle_after && idle_for.is_some() && policy.idle_after.is_some() {
+                idle = true;
+                continue;
+            }
+            match split.latest {
+                None => silent = true,
+                Some(latest) => lowest = Some(lowest.map_or(latest, |l| l.min(latest))),
+            }
+        }
+        match lowest {
+            _ if silent => Status::Silent,
+            Some(lowest) => Status::Active(lowest),
+            None if idle || discovering => Status::Idle,
+            None => Status::Ended,
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The staged strategy for sinks: exactly once into any target that has atomic writes.
+//!
+//! Prepare writes the epoch's rows to the checkpoint storage. Commit writes them to the target
+//! together with a [`Token`] (job, sink, instance, checkpoint) in **one** transaction of the target.
+//! After a crash the token answers "did it commit?", so that a commit is redone or passed over, never
+//! doubled. No transaction of the target stays open between checkpoints, and none can expire. The
+//! price: output is written twice.
+//!
+//! A connector implements [`StagedTarget`]; [`Staged`] makes a [`Sink`] of it. The tokens work because
+//! an instance's checkpoints are committed in ascending order, also over restarts with another number
+//! of instances: the committer refuses any other order.
+
+use crate::error::{Error, Result};
+use crate::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use staunch_checkpoint::{CheckpointId, Committable, Generation};
+use staunch_state::storage::{Storage, StorageError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// A chunk of staged rows is put into the storage when it has this size; an epoch may have many.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Checkpoints of one instance that a committer remembers, to tell a repetition from a wrong order.
+const REMEMBERED: usize = 128;
+
+/// A target with atomic writes.
+pub trait StagedTarget: Send + Sync + 'static {
+    /// What the stream carries.
+    type Record: Send + 'static;
+    /// What is staged: everything that the target needs for one record, in a form that does not depend
+    /// on the job program, because another version of the program may have to commit it. Stored with
+    /// postcard, so without `untagged`, `flatten` and the like.
+    type Row: Serialize + DeserializeOwned + Send + 'static;
+    /// An open connection. One that saw an error is dropped and never used again.
+    type Connection: Send + 'static;
+
+    /// Makes a record's row, on the writer's side: the place to refuse records that the target could
+    /// never take, before anything is decided.
+    ///
+    /// # Errors
+    /// The target cannot take such a record.
+    fn row(&self, record: Self::Record) -> Result<Self::Row>;
+
+    /// Connects, and checks that the target exists.
+    ///
+    /// # Errors
+    /// The target cannot be reached, or lacks something that the user must create.
+    fn connect(&self, context: &SinkContext) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+    /// Takes the target over, durably: from now on [`StagedTarget::apply`] of lower generations fails.
+    ///
+    /// # Errors
+    /// The target holds tokens of another lineage, or a higher generation has taken it over.
+    fn fence(
+        &self,
+        connection: &mut Self::Connection,
+        context: &SinkContext,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// The highest checkpoint of an instance that the target holds.
+    ///
+    /// # Errors
+    /// The target cannot say, or holds a token of another lineage.
+    fn committed(
+        &self,
+        connection: &mut Self::Connection,
+        context: &SinkContext,
+        instance: u32,
+    ) -> impl Future<Output = Result<Option<CheckpointId>, CommitError>> + Send;
+
+    /// In one transaction: checks that the fence is still ours and that the token's checkpoint is above
+    /// the stored one ([`Applied::Before`] if not), writes all rows, stores the token.
+    ///
+    /// # Errors
+    /// [`CommitError::Retry`] if it may have happened or may work later, [`CommitError::Refused`] if it
+    /// did not and will not. Errors of `rows` are passed on as they are.
+    fn apply(
+        &self,
+        connection: &mut Self::Connection,
+        token: &Token,
+        rows: StagedRows<Self::Row>,
+    ) -> impl Future<Output = Result<Applied, CommitError>> + Send;
+}
+
+/// The mark that a target keeps beside the rows of one commit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// Name of the job.
+    pub job: String,
+    /// Name of the sink.
+    pub sink: String,
+    /// Identity of the job's life.
+    pub lineage: String,
+    /// The generation that commits; the fence compares it.
+    pub generation: Generation,
+    /// The instance that wrote the rows.
+    pub instance: u32,
+    /// The checkpoint that the rows belong to.
+    pub checkpoint: CheckpointId,
+}
+
+/// What a commit found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// The rows are in the target since now.
+    Now,
+    /// They were there already.
+    Before,
+}
+
+/// One staged blob, as the checkpoint lists it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Chunk {
+    name: String,
+    bytes: u64,
+    crc32c: u32,
+    rows: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Payload {
+    chunks: Vec<Chunk>,
+}
+
+impl Payload {
+    fn of(committable: &Committable, sink: &str) -> Result<Self> {
+        serde_json::from_value(committable.payload.clone()).map_err(|e| {
+            Error::job(format!(
+                "the checkpoint lists output of sink `{sink}` (checkpoint {}) that this kind of sink did not \
+                 stage; was it replaced under the same name? Stop the old program cleanly, or rename the new sink",
+                committable.checkpoint
+            ))
+            .caused_by(e)
+        })
+    }
+}
+
+/// The rows of one commit, read back chunk by chunk. Reading **blocks**: iterate on a blocking thread.
+#[derive(Debug)]
+pub struct StagedRows<R> {
+    storage: Arc<dyn Storage>,
+    chunks: std::vec::IntoIter<Chunk>,
+    bytes: Vec<u8>,
+    at: usize,
+    /// What is lost if a blob cannot be read: for messages.
+    what: String,
+    row: PhantomData<fn() -> R>,
+}
+
+impl<R: DeserializeOwned> StagedRows<R> {
+    fn load(&self, chunk: &Chunk) -> Result<Vec<u8>, CommitError> {
+        let lost = |why: String| {
+            CommitError::Refused(Error::external(format!("{} cannot be committed: {why}", self.what)))
+        };
+        let bytes = self.storage.get(&chunk.name).map_err(|e| match e {
+            StorageError::NotFound { .. } => lost(e.to_string()),
+            other => CommitError::Retry(other.into()),
+        })?;
+        if bytes.len() as u64 != chunk.bytes || crc32c(&bytes) != chunk.crc32c {
+            return Err(lost(format!("{} in {} is damaged", chunk.name, self.storage.place())));
+        }
+        Ok(bytes)
+    }
+
+    fn row(&mut self) -> Result<Option<R>, CommitError> {
+        while self.at == self.bytes.len() {
+            let Some(chunk) = self.chunks.next() else { return Ok(None) };
+            self.bytes = self.load(&chunk)?;
+            self.at = 0;
+        }
+        let (row, rest) = postcard::take_from_bytes(&self.bytes[self.at..]).map_err(|e| {
+            let error = Error::internal(format!("{}: a staged row cannot be read", self.what));
+            CommitError::Refused(error.caused_by(e))
+        })?;
+        self.at = self.bytes.len() - rest.len();
+        Ok(Some(row))
+    }
+}
+
+impl<R: DeserializeOwned> Iterator for StagedRows<R> {
+    type Item = Result<R, CommitError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.row().transpose()
+    }
+}
+
+/// A [`Sink`] that stages its output for a [`StagedTarget`].
+#[derive(Debug)]
+pub struct Staged<T> {
+    target: Arc<T>,
+}
+
+impl<T: StagedTarget> Staged<T> {
+    /// A sink that writes into `target`.
+    pub fn new(target: T) -> Self {
+        Self { target: Arc::new(target) }
+    }
+}
+
+impl<T: StagedTarget> Sink for Staged<T> {
+    type Record = T::Record;
+    type Writer = StagedWriter<T>;
+    type Committer = StagedCommitter<T>;
+
+    async fn writer(&self, context: &SinkContext) -> Result<Self::Writer> {
+        let (target, context) = (Arc::clone(&self.target), context.clone());
+        Ok(StagedWriter { target, context, open: Vec::new(), open_rows: 0, chunks: Vec::new(), put: 0 })
+    }
+
+    async fn committer(&self, context: &SinkContext) -> Result<Self::Committer> {
+        let (target, context) = (Arc::clone(&self.target), context.clone());
+        Ok(StagedCommitter { target, context, connection: None, done: BTreeMap::new() })
+    }
+}
+
+/// Stages the rows of one instance.
+#[derive(Debug)]
+pub struct StagedWriter<T> {
+    target: Arc<T>,
+    context: SinkContext,
+    open: Vec<u8>,
+    open_rows: u64,
+    /// Chunks of this epoch that are in the storage already.
+    chunks: Vec<Chunk>,
+    /// Chunks ever put by this writer: makes their names unique within the generation.
+    put: u64,
+}
+
+impl<T: StagedTarget> StagedWriter<T> {
+    async fn put_chunk(&mut self) -> Result<()> {
+        let SinkContext { sink, instance, generation, storage, .. } = self.context.clone();
+        let name = format!("{}{:010}-{instance:04}-g{generation}", folder(&sink), self.put);
+        self.put += 1;
+        let (bytes, rows) = (std::mem::take(&mut self.open), std::mem::take(&mut self.open_rows));
+        let put = move || {
+            storage.put(&name, &bytes)?;
+            Ok::<_, Error>(Chunk { name, bytes: bytes.len() as u64, crc32c: crc32c(&bytes), rows })
+        };
+        self.chunks.push(blocking(put).await??);
+        Ok(())
+    }
+}
+
+impl<T: StagedTarget> SinkWriter for StagedWriter<T> {
+    type Record = T::Record;
+
+    async fn write(&mut self, records: Vec<T::Record>) -> Result<()> {
+        for record in records {
+            let row = self.target.row(record)?;
+            self.open = postcard::to_extend(&row, std::mem::take(&mut self.open))
+                .map_err(|e| Error::job("a record cannot be staged for the sink").caused_by(e))?;
+            self.open_rows += 1;
+            if self.open.len() >= CHUNK_BYTES {
+                self.put_chunk().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
+        if self.open_rows > 0 {
+            self.put_chunk().await?;
+        }
+        let chunks = std::mem::take(&mut self.chunks);
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = chunks.iter().map(|chunk| chunk.rows).sum();
+        let payload = serde_json::to_value(Payload { chunks })
+            .map_err(|e| Error::internal("a staged committable has no JSON form").caused_by(e))?;
+        Ok(vec![Prepared { records, payload }])
+    }
+}
+
+/// Commits staged rows of all instances.
+#[derive(Debug)]
+pub struct StagedCommitter<T: StagedTarget> {
+    target: Arc<T>,
+    context: SinkContext,
+    /// `None` before recovery, and after an error: the next call connects anew.
+    connection: Option<T::Connection>,
+    /// By instance: checkpoints committed by this committer, with the first blob of each.
+    done: BTreeMap<u32, BTreeMap<CheckpointId, String>>,
+}
+
+impl<T: StagedTarget> StagedCommitter<T> {
+    /// Refuses what the token would wrongly take for committed: a checkpoint below a later one, or a
+    /// second one of the same id.
+    fn check_order(&self, committable: &Committable, first: &str) -> Result<(), CommitError> {
+        let Some(done) = self.done.get(&committable.instance) else { return Ok(()) };
+        let wrong = match done.get(&committable.checkpoint) {
+            Some(known) => known != first,
+            None => done.last_key_value().is_some_and(|(last, _)| *last > committable.checkpoint),
+        };
+        if !wrong {
+            return Ok(());
+        }
+        Err(CommitError::Refused(Error::internal(format!(
+            "sink `{}`: the {} records of checkpoint {} (instance {}) were given out of order and are not committed",
+            self.context.sink, committable.records, committable.checkpoint, committable.instance
+        ))))
+    }
+
+    async fn commit_one(
+        &mut self,
+        committable: &Committable,
+        payload: &Payload,
+    ) -> Result<(), CommitError> {
+        let connection = match &mut self.connection {
+            Some(open) => open,
+            none => none.insert(self.target.connect(&self.context).await.map_err(CommitError::Retry)?),
+        };
+        let stored = self.target.committed(connection, &self.context, committable.instance).await?;
+        if stored >= Some(committable.checkpoint) {
+            return Ok(());
+        }
+        let SinkContext { job, sink, lineage, generation, storage, .. } = self.context.clone();
+        let what = format!(
+            "sink `{sink}`: {} records of checkpoint {} (instance {})",
+            committable.records, committable.checkpoint, committable.instance
+        );
+        let chunks = payload.chunks.clone().into_iter();
+        let rows = StagedRows { storage, chunks, bytes: Vec::new(), at: 0, what, row: PhantomData };
+        let (instance, checkpoint) = (committable.instance, committable.checkpoint);
+        let token = Token { job, sink, lineage, generation, instance, checkpoint };
+        self.target.apply(connection, &token, rows).await.map(|_| ())
+    }
+}
+
+impl<T: StagedTarget> Committer for StagedCommitter<T> {
+    async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
+        let sink = self.context.sink.clone();
+        let mut keep = BTreeSet::new();
+        for committable in listed {
+            keep.extend(Payload::of(committable, &sink)?.chunks.into_iter().map(|chunk| chunk.name));
+        }
+        let mut connection = self.target.connect(&self.context).await?;
+        self.target.fence(&mut connection, &self.context).await?;
+        self.connection = Some(connection);
+        let (storage, generation) = (Arc::clone(&self.context.storage), self.context.generation);
+        blocking(move || {
+            // Blobs of a higher generation stay: then this start is the one that is late.
+            let orphan = |name: &String| !keep.contains(name) && generation_of(name) <= Some(generation);
+            let remove = |name: String| {
+                storage.delete(&name)?;
+                Ok(format!(
+                    "sink `{sink}`: removed {name}, staged for a checkpoint that was never decided"
+                ))
+            };
+            storage.list(&folder(&sink))?.into_iter().filter(orphan).map(remove).collect()
+        })
+        .await?
+    }
+
+    async fn commit(&mut self, committables: &[Committable]) -> Result<(), CommitError> {
+        for committable in committables {
+            let payload = Payload::of(committable, &self.context.sink).map_err(CommitError::Refused)?;
+            let first = payload.chunks.first().map(|chunk| chunk.name.clone()).unwrap_or_default();
+            self.check_order(committable, &first)?;
+            if let Err(error) = self.commit_one(committable, &payload).await {
+                self.connection = None;
+                return Err(error);
+            }
+            let done = self.done.entry(committable.instance).or_default();
+            done.insert(committable.checkpoint, first);
+            if done.len() > REMEMBERED {
+                done.pop_first();
+            }
+            let storage = Arc::clone(&self.context.storage);
+            let delete = move || payload.chunks.iter().try_for_each(|chunk| storage.delete(&chunk.name));
+            if let Ok(Err(error)) = blocking(delete).await {
+                tracing::warn!(sink = self.context.sink, %error, "committed output stays in the checkpoint storage");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn folder(sink: &str) -> String {
+    format!("staged/{sink}/")
+}
+
+fn generation_of(name: &str) -> Option<Generation> {
+    name.rsplit_once("-g")?.1.parse().ok().map(Generation)
+}
+
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::internal("a blocking task died").caused_by(e))
+}
+
+/// CRC-32C, bit by bit: for a few MiB a checkpoint, on blocking threads.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let shift = |crc: u32, _: u8| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(!0, |crc: u32, byte| (0..8).fold(crc ^ u32::from(*byte), shift))
+}

@@ -1,0 +1,204 @@
+//! Streams and the stateless verbs.
+
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::job::Job;
+use crate::keyed::KeyedStep;
+use crate::plan::{NodeId, What};
+use crate::runtime::{self, Flow, Marks};
+use crate::sink::Sink;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use staunch_state::{StateKey, hash_key, schema::schema_of};
+use std::sync::Arc;
+
+/// A stream of records in a job under construction. It is used up by the verb that is applied to it; to
+/// use it twice, `clone()` it, which needs records that can be cloned.
+#[must_use = "a stream does nothing until it ends in a sink"]
+pub struct Stream<'s, T> {
+    job: Job<'s>,
+    flow: Flow<'s, T>,
+    marks: Option<Marks<'s>>,
+    node: NodeId,
+}
+
+impl<T: Clone + 'static> Clone for Stream<'_, T> {
+    fn clone(&self) -> Self {
+        Self {
+            job: self.job.clone(),
+            flow: self.flow.clone(),
+            marks: self.marks.clone(),
+            node: self.node,
+        }
+    }
+}
+
+impl<'s, T: 'static> Stream<'s, T> {
+    pub(crate) fn new(job: Job<'s>, flow: Flow<'s, T>, marks: Option<Marks<'s>>, node: NodeId) -> Self {
+        Self { job, flow, marks, node }
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn timed(&self) -> bool {
+        self.marks.is_some()
+    }
+
+    /// Adds a stateless step whose output has the event times of its input.
+    fn each<U: 'static>(
+        self,
+        verb: &'static str,
+        logic: impl FnMut(Batch<T>, &mut runtime::Emitter<'_, U>) + 'static,
+    ) -> Stream<'s, U> {
+        let timed = self.timed();
+        let node = self.job.add(What::Stateless { verb }, vec![self.node], timed);
+        let flow = runtime::each_batch(self.flow, verb, logic);
+        Stream::new(self.job, flow, self.marks, node)
+    }
+
+    /// Turns each record into another.
+    pub fn map<U: 'static>(self, f: impl Fn(T) -> U + 'static) -> Stream<'s, U> {
+        self.each("map", move |batch, out| {
+            out.batch.items.extend(batch.items.into_iter().map(&f));
+            out.batch.times = batch.times;
+        })
+    }
+
+    /// Keeps the records for which `keep` is true.
+    pub fn filter(self, keep: impl Fn(&T) -> bool + 'static) -> Stream<'s, T> {
+        self.each("filter", move |mut batch, out| {
+            let mut times = batch.times.drain(..);
+            for item in batch.items.drain(..) {
+                let time = times.next();
+                if keep(&item) {
+                    out.batch.items.push(item);
+                    out.batch.times.extend(time);
+                }
+            }
+        })
+    }
+
+    /// Turns each record into any number of others; they inherit its event time.
+    pub fn flat_map<I>(self, f: impl Fn(T) -> I + 'static) -> Stream<'s, I::Item>
+    where
+        I: IntoIterator,
+        I::Item: 'static,
+    {
+        self.each("flat_map", move |mut batch, out| {
+            let mut times = batch.times.drain(..);
+            for item in batch.items.drain(..) {
+                let time = times.next();
+                for made in f(item) {
+                    out.batch.items.push(made);
+                    out.batch.times.extend(time);
+                    out.ship_if_full();
+                }
+            }
+        })
+    }
+
+    /// Looks at each record as it passes. For logs and debugging: after a crash records pass again.
+    pub fn inspect(self, f: impl Fn(&T) + 'static) -> Stream<'s, T> {
+        self.each("inspect", move |batch, out| {
+            batch.items.iter().for_each(&f);
+            out.batch = batch;
+        })
+    }
+
+    /// The records of this stream and of another, in no order between the two. It has event time if
+    /// both have, and then the lower of their watermarks.
+    pub fn union(self, other: Stream<'s, T>) -> Stream<'s, T> {
+        let marks = match (self.marks, other.marks) {
+            (Some(one), Some(other)) => Some(one.union(other)),
+            _ => None,
+        };
+        let what = What::Stateless { verb: "union" };
+        let node = self.job.add(what, vec![self.node, other.node], marks.is_some());
+        Stream::new(self.job, runtime::union(self.flow, other.flow), marks, node)
+    }
+
+    /// Gives each record a key: what follows keeps state by key, and runs for each key on one worker.
+    ///
+    /// Keys that are equal must hash and serialise the same in every build that uses the same
+    /// checkpoints.
+    pub fn key_by<K: StateKey, F: Fn(&T) -> K + 'static>(self, key: F) -> Keyed<'s, T, F> {
+        Keyed { stream: self, key }
+    }
+}
+
+impl<'s, T: Send + 'static> Stream<'s, T> {
+    /// Ends the stream in a sink. Its name finds its prepared output in checkpoints and its marks at the
+    /// target, so keep it.
+    pub fn sink<S: Sink<Record = T>>(self, name: &str, sink: S) {
+        let what = What::Sink { name: name.to_owned(), guarantee: sink.guarantee() };
+        self.job.add(what, vec![self.node], false);
+        runtime::sink(&self.job.site, self.flow, name, Arc::new(sink));
+    }
+}
+
+/// A stream whose records have a key. Operators for it (`count`, `fold`, `window`, ...) come with the
+/// prelude; [`Keyed::process`] is the contract under all of them.
+#[must_use = "a keyed stream does nothing until an operator is applied to it"]
+pub struct Keyed<'s, T, F> {
+    stream: Stream<'s, T>,
+    key: F,
+}
+
+/// The two outputs of a keyed step: the main one, and the one on the side (late records).
+pub type StepOutput<'s, O, S> = (Stream<'s, O>, Stream<'s, S>);
+
+impl<'s, T, K, F> Keyed<'s, T, F>
+where
+    T: 'static,
+    K: StateKey,
+    F: Fn(&T) -> K + 'static,
+{
+    /// Adds a stateful step. `value` says what of each record travels to the worker that owns its key.
+    /// The name finds the state in checkpoints, so keep it.
+    pub fn process<V, S>(
+        self,
+        name: &str,
+        value: impl Fn(T) -> V + 'static,
+        step: S,
+    ) -> StepOutput<'s, S::Out, S::Side>
+    where
+        V: Serialize + DeserializeOwned + Send + 'static,
+        S: KeyedStep<K, V>,
+    {
+        let Keyed { stream, key } = self;
+        let job = stream.job.clone();
+        if step.needs_event_time() {
+            job.require_event_time(name, stream.node);
+        }
+        let schema = schema_of::<K, S::Namespace, S::State>();
+        let what =
+            What::Stateful { name: name.to_owned(), operator: step.operator(), schema: schema.clone() };
+        let emits_time = step.emits_event_time() && stream.timed();
+        let node = job.add(what, vec![stream.node], emits_time);
+        let marks = stream.marks.clone();
+        let keyed = runtime::each_batch(stream.flow, "key_by", move |batch: Batch<T>, out| {
+            out.batch.hashes.reserve(batch.items.len());
+            out.batch.items.reserve(batch.items.len());
+            for item in batch.items {
+                let key = key(&item);
+                out.batch.hashes.push(hash_key(&key));
+                out.batch.items.push((key, value(item)));
+            }
+            out.batch.times = batch.times;
+        });
+        let (main, side) = runtime::stateful(&job.site, keyed, stream.marks, name, schema, step);
+        let side_node = job.add(What::Side { output: "late records" }, vec![node], marks.is_some());
+        let main_marks = if emits_time { marks.clone() } else { None };
+        (
+            Stream::new(job.clone(), main, main_marks, node),
+            Stream::new(job, side, marks, side_node),
+        )
+    }
+
+    /// Notes that something is wrong with how the operator is used; reported before anything runs.
+    pub fn refuse(&self, message: impl Into<String>) {
+        self.stream.job.refuse(Error::job(message));
+    }
+}

@@ -1,0 +1,226 @@
+//! Speed of the memory tier on uniformly random keys: updates beside the design prototype's loop and
+//! std's HashMap, and the cost of freezing.
+//!
+//! `cargo run --release -p staunch-state --example table_speed [batch] [million keys]...`
+
+use staunch_state::{Assignment, FreezeMode, Groups, SpillShared, Table, TableConfig, hash_key};
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Updates measured per table.
+const UPDATES: u64 = 40_000_000;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<u64>());
+    let batch = args.next().transpose()?.unwrap_or(4096) as usize;
+    let mut sizes = args.collect::<Result<Vec<_>, _>>()?;
+    if sizes.is_empty() {
+        sizes = vec![1, 10];
+    }
+    for millions in sizes {
+        let keys = millions * 1_000_000;
+        println!("{millions} M random u64 keys, u64 values, batches of {batch}");
+        let mut reference = Reference::new();
+        report("prototype loop", run(keys, batch, |keys| reference.update(keys)));
+        drop(reference);
+        let mut map: HashMap<u64, u64> = HashMap::new();
+        report(
+            "std HashMap",
+            run(keys, batch, |keys| keys.drain(..).for_each(|key| *map.entry(key).or_insert(0) += 1)),
+        );
+        drop(map);
+        let mut table = table();
+        let mut hashes = Vec::new();
+        let speed = run(keys, batch, |keys| {
+            hashes.clear();
+            hashes.extend(keys.iter().map(hash_key));
+            let outcome = table.update_batch(&hashes, keys, |key| (key, ()), |_, n| count(n));
+            outcome.expect("nothing is spilled");
+        });
+        report("our table", speed);
+        for mode in [FreezeMode::Base, FreezeMode::Delta] {
+            freeze(&mut table, mode)?;
+            // All is dirty again for the delta.
+            run(keys, batch, |keys| {
+                hashes.clear();
+                hashes.extend(keys.iter().map(hash_key));
+                let outcome = table.update_batch(&hashes, keys, |key| (key, ()), |_, n| count(n));
+                outcome.expect("nothing is spilled");
+            });
+        }
+    }
+    Ok(())
+}
+
+fn count(value: &mut Option<u64>) {
+    let next = value.unwrap_or(0) + 1;
+    *value = Some(black_box(next));
+}
+
+fn table() -> Table<u64, (), u64> {
+    let groups = Groups::default();
+    Table::new(TableConfig {
+        name: "speed".to_owned(),
+        groups,
+        owned: Assignment::even(groups, 1).of_worker(0).collect(),
+        memory_budget_bytes: usize::MAX,
+        spill_dir: std::env::temp_dir().join("staunch-table-speed"),
+        spill: SpillShared::with_defaults(),
+    })
+}
+
+struct Speed {
+    fill_ns: f64,
+    update_ns: f64,
+    longest_fill: Duration,
+    longest_update: Duration,
+}
+
+fn report(name: &str, speed: Speed) {
+    println!(
+        "  {name:<15} {:6.1} ns/update (longest batch {:5.2} ms), filling {:6.1} ns/key (longest {:5.2} ms)",
+        speed.update_ns,
+        speed.longest_update.as_secs_f64() * 1e3,
+        speed.fill_ns,
+        speed.longest_fill.as_secs_f64() * 1e3,
+    );
+}
+
+/// Every key once, then random ones.
+fn run(keys: u64, batch: usize, mut update: impl FnMut(&mut Vec<u64>)) -> Speed {
+    let mut timed = |total: u64, key: &dyn Fn(u64) -> u64| {
+        let (mut spent, mut longest, mut buffer) = (Duration::ZERO, Duration::ZERO, Vec::new());
+        let mut at = 0;
+        while at < total {
+            let end = (at + batch as u64).min(total);
+            buffer.clear();
+            buffer.extend((at..end).map(key));
+            let started = Instant::now();
+            update(&mut buffer);
+            let took = started.elapsed();
+            (spent, longest, at) = (spent + took, longest.max(took), end);
+        }
+        (spent.as_nanos() as f64 / total as f64, longest)
+    };
+    // An odd multiplier permutes 2^64 and so scatters the keys over the whole width.
+    let scatter = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let (fill_ns, longest_fill) = timed(keys, &scatter);
+    let (update_ns, longest_update) = timed(UPDATES, &|n| scatter(mix(n) % keys));
+    Speed { fill_ns, update_ns, longest_fill, longest_update }
+}
+
+fn freeze(table: &mut Table<u64, (), u64>, mode: FreezeMode) -> Result<(), staunch_state::StateError> {
+    let started = Instant::now();
+    let mut longest = Duration::ZERO;
+    table.begin_freeze(mode)?;
+    loop {
+        let slice = Instant::now();
+        let finished = table.freeze_slice(4096)?;
+        longest = longest.max(slice.elapsed());
+        if finished {
+            break;
+        }
+    }
+    let spent = started.elapsed();
+    let frozen = table.take_frozen()?;
+    println!(
+        "  freeze {mode:?}: {:.1} ns/entry, longest slice of 4096 {:.3} ms, {:.1} bytes/entry, {} entries",
+        spent.as_nanos() as f64 / frozen.entries() as f64,
+        longest.as_secs_f64() * 1e3,
+        frozen.bytes() as f64 / frozen.entries() as f64,
+        frozen.entries(),
+    );
+    drop(frozen);
+    Ok(())
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The design prototype's keyed count: one index of u32 over one slab, a dirty list, prefetch.
+struct Reference {
+    index: Vec<u32>,
+    slab: Vec<(u64, u64, u32)>,
+    dirty: Vec<u32>,
+    hashes: Vec<u64>,
+}
+
+impl Reference {
+    fn new() -> Self {
+        let index = vec![u32::MAX; 1 << 16];
+        Self { index, slab: Vec::new(), dirty: Vec::new(), hashes: Vec::new() }
+    }
+
+    fn update(&mut self, keys: &mut Vec<u64>) {
+        for chunk in keys.chunks(64) {
+            if (self.slab.len() + 64) * 2 > self.index.len() {
+                self.grow();
+            }
+            let mask = self.index.len() - 1;
+            self.hashes.clear();
+            for key in chunk {
+                let hash = mix(*key ^ 0x5555);
+                self.hashes.push(hash);
+                prefetch(self.index.as_ptr().wrapping_add(hash as usize & mask));
+            }
+            for hash in &self.hashes {
+                let at = self.index[*hash as usize & mask];
+                if at != u32::MAX {
+                    prefetch(self.slab.as_ptr().wrapping_add(at as usize));
+                }
+            }
+            for (key, hash) in chunk.iter().zip(&self.hashes) {
+                let mut p = *hash as usize & mask;
+                let at = loop {
+                    let at = self.index[p];
+                    if at == u32::MAX {
+                        let at = self.slab.len() as u32;
+                        self.slab.push((*key, 0, 0));
+                        self.index[p] = at;
+                        break at;
+                    }
+                    if self.slab[at as usize].0 == *key {
+                        break at;
+                    }
+                    p = (p + 1) & mask;
+                };
+                let entry = &mut self.slab[at as usize];
+                entry.1 = black_box(entry.1 + 1);
+                if entry.2 != 1 {
+                    entry.2 = 1;
+                    self.dirty.push(at);
+                }
+            }
+        }
+        keys.clear();
+    }
+
+    fn grow(&mut self) {
+        let mask = self.index.len() * 2 - 1;
+        let mut index = vec![u32::MAX; mask + 1];
+        for (at, entry) in self.slab.iter().enumerate() {
+            let mut p = mix(entry.0 ^ 0x5555) as usize & mask;
+            while index[p] != u32::MAX {
+                p = (p + 1) & mask;
+            }
+            index[p] = at as u32;
+        }
+        self.index = index;
+    }
+}
+
+fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch neither reads nor faults, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

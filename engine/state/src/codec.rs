@@ -1,0 +1,81 @@
+//! How keys, namespaces and values become bytes.
+//!
+//! An entry of a snapshot section is the postcard encoding of `(K, N, Option<V>)`, `None` meaning
+//! deleted. A key of the RocksDB tier is the group (two bytes, big endian, so that a group is one
+//! range) followed by the namespace and the key; its value is the encoded `V`.
+
+use crate::key::{Namespace, StateKey, StateValue};
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+
+/// A postcard output that appends to a buffer, so that entries follow one another without copies.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends the encoding of a value; on an error the buffer is as before.
+#[inline]
+pub(crate) fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> postcard::Result<()> {
+    let before = out.len();
+    let mut serializer = postcard::Serializer { output: Append(out) };
+    let outcome = value.serialize(&mut serializer);
+    if outcome.is_err() {
+        out.truncate(before);
+    }
+    outcome
+}
+
+/// Appends an entry of a section.
+#[inline]
+pub(crate) fn append_entry<K: StateKey, N: Namespace, V: StateValue>(
+    key: &K,
+    ns: N,
+    value: &Option<V>,
+    out: &mut Vec<u8>,
+) -> postcard::Result<()> {
+    append(&(key, ns, value), out)
+}
+
+/// Takes one entry off the front of a section; returns it and the rest.
+pub(crate) fn take_entry<K: StateKey, N: Namespace, V: StateValue>(
+    bytes: &[u8],
+) -> postcard::Result<((K, N, Option<V>), &[u8])> {
+    postcard::take_from_bytes(bytes)
+}
+
+/// Appends a key of the RocksDB tier.
+pub(crate) fn append_spill_key<K: StateKey, N: Namespace>(
+    group: u16,
+    key: &K,
+    ns: N,
+    out: &mut Vec<u8>,
+) -> postcard::Result<()> {
+    out.extend_from_slice(&group.to_be_bytes());
+    append(&(ns, key), out)
+}
+
+/// Reads a key of the RocksDB tier, after its two bytes of group.
+pub(crate) fn read_spill_key<K: StateKey, N: Namespace>(bytes: &[u8]) -> postcard::Result<(N, K)> {
+    match postcard::take_from_bytes(bytes)? {
+        (found, []) => Ok(found),
+        _ => Err(postcard::Error::DeserializeBadEncoding),
+    }
+}

@@ -1,0 +1,271 @@
+//! Checkpoint storage in a directory of a local (or POSIX-like shared) file system.
+//!
+//! A blob is written to a temporary file, synced, and renamed to its name; a record that must not
+//! exist yet is hard-linked to its name instead, which fails if the name is taken. Then the directory
+//! is synced, and once per process every directory above it, so that a power cut cannot lose the way
+//! to the file. Temporary files live in `.tmp/`, named by host, process and start of the process, so
+//! that opening the directory removes those of dead processes and never those of a live one.
+
+mod lock;
+mod temporary;
+
+pub use lock::DirectoryLock;
+
+use crate::error::StateError;
+use crate::storage::{Put, Storage, StorageError};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A [`Storage`] in a directory.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    /// Folders whose whole path is known to be durable.
+    durable: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Directory {
+    /// Opens a directory, making it and its parents if need be, and removes temporary files that dead
+    /// processes left in it.
+    ///
+    /// # Errors
+    /// It cannot be made, read or synced.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StateError> {
+        let path = path.into();
+        fs::create_dir_all(&path).map_err(StateError::io("create the directory", &path))?;
+        let root = path.canonicalize().map_err(StateError::io("open the directory", &path))?;
+        for folder in root.ancestors() {
+            // A parent that may not be opened was not made by us.
+            match sync_folder(folder) {
+                Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+                    return Err(StateError::io("sync the directory", folder)(error));
+                }
+                _ => {}
+            }
+        }
+        let temporary = root.join(temporary::FOLDER);
+        fs::create_dir_all(&temporary).map_err(StateError::io("create the folder", &temporary))?;
+        temporary::clean(&temporary)?;
+        Ok(Self { root, durable: Mutex::default() })
+    }
+
+    /// Takes the directory for this process; see [`DirectoryLock`].
+    ///
+    /// # Errors
+    /// [`StateError::AlreadyRunning`]: another process has it. [`StateError::Io`]: the lock file
+    /// cannot be written.
+    pub fn try_lock(&self) -> Result<DirectoryLock, StateError> {
+        DirectoryLock::take(&self.root.join(lock::FILE))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    fn io(&self, action: &'static str, name: &str) -> impl FnOnce(Error) -> StorageError {
+        let (name, place) = (name.to_owned(), self.place());
+        move |source| match source.kind() {
+            ErrorKind::NotFound => StorageError::NotFound { name, place },
+            _ => StorageError::Io { action, name, place, source: advised(source) },
+        }
+    }
+
+    /// For failures of writing, where "not found" would be misleading.
+    fn failed(&self, action: &'static str, name: &str) -> impl FnOnce(Error) -> StorageError {
+        let (name, place) = (name.to_owned(), self.place());
+        move |source| StorageError::Io { action, name, place, source: advised(source) }
+    }
+
+    fn unknown(&self, action: &'static str, name: &str) -> impl FnOnce(Error) -> StorageError {
+        let (name, place) = (name.to_owned(), self.place());
+        move |source| StorageError::Unknown { action, name, place, source: advised(source) }
+    }
+
+    /// The file of a name, if the name is allowed.
+    fn file(&self, name: &str) -> Result<PathBuf, StorageError> {
+        let good = |part: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            !matches!(part, "" | "." | "..") && part.chars().all(plain)
+        };
+        let first = name.split('/').next().unwrap_or_default();
+        if name.split('/').all(good) && first != temporary::FOLDER && name != lock::FILE {
+            return Ok(self.root.join(name));
+        }
+        let problem = "a name consists of parts of [A-Za-z0-9._-] separated by '/'";
+        Err(self.failed("use the name", name)(Error::new(ErrorKind::InvalidInput, problem)))
+    }
+
+    /// Makes the folder of a file, durably.
+    fn make_folder(&self, file: &Path) -> Result<(), Error> {
+        let folder = file.parent().unwrap_or(&self.root);
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if durable.contains(folder) && folder.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(folder)?;
+        // Also folders that another process made and may not have synced yet.
+        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.root)) {
+            sync_folder(above)?;
+        }
+        durable.insert(folder.to_owned());
+        Ok(())
+    }
+
+    fn folder_of<'a>(&'a self, file: &'a Path) -> &'a Path {
+        file.parent().unwrap_or(&self.root)
+    }
+
+    /// Writes a synced temporary file.
+    fn stage(&self, bytes: &[u8]) -> Result<temporary::Temporary, Error> {
+        let staged = temporary::Temporary::new(&self.root);
+        let mut file = File::options().write(true).create_new(true).open(staged.path())?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(staged)
+    }
+
+    /// Renames a synced temporary file to its name.
+    fn publish(
+        &self,
+        action: &'static str,
+        name: &str,
+        file: &Path,
+        staged: &temporary::Temporary,
+    ) -> Result<(), StorageError> {
+        self.make_folder(file).map_err(self.failed("make the folder of", name))?;
+        fs::rename(staged.path(), file).map_err(self.failed(action, name))?;
+        sync_folder(self.folder_of(file)).map_err(self.unknown("sync the folder of", name))
+    }
+}
+
+impl Storage for Directory {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let file = self.file(name)?;
+        let staged = self.stage(bytes).map_err(self.failed("write", name))?;
+        self.publish("write", name, &file, &staged)
+    }
+
+    fn put_file(&self, name: &str, from: &Path) -> Result<(), StorageError> {
+        let action = "copy a file to";
+        let file = self.file(name)?;
+        let staged = temporary::Temporary::new(&self.root);
+        let sync = |path: &Path| File::options().write(true).open(path)?.sync_all();
+        fs::hard_link(from, staged.path())
+            .or_else(|_| fs::copy(from, staged.path()).map(drop))
+            .and_then(|()| sync(staged.path()))
+            .map_err(self.failed(action, name))?;
+        self.publish(action, name, &file, &staged)
+    }
+
+    fn put_if_absent(&self, name: &str, bytes: &[u8]) -> Result<Put, StorageError> {
+        let file = self.file(name)?;
+        let staged = self.stage(bytes).map_err(self.failed("create", name))?;
+        self.make_folder(&file).map_err(self.failed("make the folder of", name))?;
+        let put = match fs::hard_link(staged.path(), &file) {
+            Ok(()) => Put::Created,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Put::Exists,
+            Err(error) => return Err(self.failed("create", name)(error)),
+        };
+        // After `Exists` too: what another process linked and did not sync yet, we build upon.
+        sync_folder(self.folder_of(&file)).map_err(self.unknown("sync the folder of", name))?;
+        Ok(put)
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, StorageError> {
+        fs::read(self.file(name)?).map_err(self.io("read", name))
+    }
+
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, StorageError> {
+        let path = self.file(name)?;
+        let read = || {
+            let mut file = File::open(path)?;
+            if offset.checked_add(length).is_none_or(|end| end > file.metadata().map_or(0, |m| m.len())) {
+                return Err(Error::new(ErrorKind::UnexpectedEof, "the file is shorter"));
+            }
+            file.seek(SeekFrom::Start(offset))?;
+            let mut bytes = vec![0; length as usize];
+            file.read_exact(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(self.io("read a range of", name))
+    }
+
+    fn get_file(&self, name: &str, to: &Path) -> Result<(), StorageError> {
+        let from = self.file(name)?;
+        fs::hard_link(&from, to)
+            .or_else(|_| fs::copy(&from, to).map(drop))
+            .map_err(self.io("copy to a local file", name))
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
+        let folder = match prefix.strip_suffix('/') {
+            Some(folder) => self.file(folder)?,
+            None if prefix.is_empty() => self.root.clone(),
+            None => self.file(&format!("{prefix}?"))?,
+        };
+        let mut names = Vec::new();
+        walk(&folder, prefix, &mut names).map_err(self.failed("list", prefix))?;
+        if prefix.is_empty() {
+            let temporary = format!("{}/", temporary::FOLDER);
+            names.retain(|name| name != lock::FILE && !name.starts_with(&temporary));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StorageError> {
+        match fs::remove_file(self.file(name)?) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(self.failed("delete", name)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn place(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder)?.sync_all()
+}
+
+/// Adds the names of all files below a folder; one that is not there is empty.
+fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), Error> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &format!("{name}/"), names)?;
+        } else {
+            names.push(name);
+        }
+    }
+    Ok(())
+}
+
+/// Adds what to do to the errors that people meet.
+fn advised(error: Error) -> Error {
+    let advice = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free space there or keep fewer checkpoints; the next checkpoint tries again"
+        }
+        ErrorKind::ReadOnlyFilesystem => "mount it writable",
+        ErrorKind::PermissionDenied => "give this user read and write permission there",
+        _ => return error,
+    };
+    Error::new(error.kind(), format!("{error}: {advice}"))
+}
+
+#[cfg(test)]
+mod tests;

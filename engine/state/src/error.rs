@@ -1,0 +1,154 @@
+//! The one error of this crate: what failed, where, and whether trying again can help.
+
+use crate::storage::StorageError;
+use std::path::{Path, PathBuf};
+
+/// Who has to act on an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ErrorKind {
+    /// The job itself is wrong (types, hashing, a damaged or foreign checkpoint): a restart meets it
+    /// again, so the job stops.
+    Job,
+    /// A disk, a store or another process: a restart may succeed.
+    External,
+    /// A broken promise inside the engine: a bug.
+    Internal,
+}
+
+/// Anything that goes wrong with keyed state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The checkpoint storage refused.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// A stored file is not what was written.
+    #[error(
+        "{file}: damaged at byte {offset}: {problem}. Nothing of it was used; restore from an older checkpoint with --from ID"
+    )]
+    Damaged {
+        /// Name in the checkpoint storage.
+        file: String,
+        /// First byte of the part that does not check.
+        offset: u64,
+        /// What does not check.
+        problem: String,
+    },
+    /// A stored file has a format that this build does not know.
+    #[error(
+        "{file}: written in snapshot format {found}, this build reads up to {known} (byte {offset}). Run the newer build, or restore from an older checkpoint with --from ID"
+    )]
+    NewerFormat {
+        /// Name in the checkpoint storage.
+        file: String,
+        /// Where the version stands.
+        offset: u64,
+        /// Version in the file.
+        found: u32,
+        /// Newest version that is understood.
+        known: u32,
+    },
+    /// A stored file is intact and belongs to something else.
+    #[error("{file}: {problem}. Restore from a checkpoint of this job, with --from ID")]
+    Foreign {
+        /// Name in the checkpoint storage.
+        file: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A key or value could not be written or read by its serde implementation.
+    #[error("step {step}: cannot {action}: {source}")]
+    Codec {
+        /// The step.
+        step: String,
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        source: postcard::Error,
+    },
+    /// A restored key does not belong to the key group that holds it.
+    #[error(
+        "step {step}: key hashing changed: a key stored in key group {stored} now hashes to group {now}. Keep the key type's Hash implementation, or start with an empty state"
+    )]
+    KeyHashing {
+        /// The step.
+        step: String,
+        /// Group that holds the key.
+        stored: u16,
+        /// Group that its hash says.
+        now: u16,
+    },
+    /// The RocksDB tier failed.
+    #[error("step {step}: {action} in the spill database {place}: {problem}")]
+    Spill {
+        /// The step.
+        step: String,
+        /// What was being done.
+        action: &'static str,
+        /// The database's folder.
+        place: PathBuf,
+        /// What RocksDB says.
+        problem: String,
+    },
+    /// A local file operation outside the checkpoint storage failed.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process holds the job's lock.
+    #[error("job is already running on these checkpoints (pid {pid} on {host}, lock {path})")]
+    AlreadyRunning {
+        /// Process that holds the lock; `?` when it left no note.
+        pid: String,
+        /// Its host; `?` when it left no note.
+        host: String,
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A rule between the callers of this crate was broken.
+    #[error("step {step}: internal error: {problem}")]
+    Internal {
+        /// The step.
+        step: String,
+        /// Which rule.
+        problem: String,
+    },
+}
+
+impl StateError {
+    /// Who has to act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Storage(_) | Self::Spill { .. } | Self::Io { .. } | Self::AlreadyRunning { .. } => {
+                ErrorKind::External
+            }
+            Self::Damaged { .. }
+            | Self::NewerFormat { .. }
+            | Self::Foreign { .. }
+            | Self::Codec { .. }
+            | Self::KeyHashing { .. } => ErrorKind::Job,
+            Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn damaged(file: &str, offset: u64, problem: impl Into<String>) -> Self {
+        Self::Damaged { file: file.to_owned(), offset, problem: problem.into() }
+    }
+
+    pub(crate) fn internal(step: &str, problem: impl Into<String>) -> Self {
+        Self::Internal { step: step.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn codec(step: &str, action: &'static str) -> impl FnOnce(postcard::Error) -> Self {
+        move |source| Self::Codec { step: step.to_owned(), action, source }
+    }
+}

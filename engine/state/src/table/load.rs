@@ -1,0 +1,139 @@
+//! Filling a table from a checkpoint.
+
+use super::part::NONE;
+use super::{Spill, Table};
+use crate::codec;
+use crate::error::StateError;
+use crate::hash::hash_key;
+use crate::key::{Namespace, StateKey, StateValue};
+use rocksdb::WriteBatch;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Entries loaded between two looks at the memory budget.
+const STRIDE: u64 = 4_096;
+
+impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
+    /// Loads a section of a snapshot file, over what is there: later entries replace earlier ones.
+    /// Loaded entries are clean. Returns how many there were. Only for a table that is not in use yet.
+    ///
+    /// # Errors
+    /// The bytes do not decode, a key hashes to another group ([`StateError::KeyHashing`]), the group
+    /// is not owned, or the RocksDB tier failed.
+    pub fn load_section(&mut self, group: u16, mut bytes: &[u8]) -> Result<u64, StateError> {
+        if !self.parts.get(usize::from(group)).is_some_and(|part| part.owned) {
+            let problem = format!("key group {group} is not owned");
+            return Err(StateError::internal(&self.config.name, problem));
+        }
+        let mut loaded = 0;
+        while !bytes.is_empty() {
+            let before = bytes.len();
+            let ((key, ns, value), rest) = codec::take_entry::<K, N, V>(bytes)
+                .map_err(StateError::codec(&self.config.name, "read a stored entry"))?;
+            bytes = rest;
+            self.coded.0 += (before - bytes.len()) as u64;
+            self.coded.1 += 1;
+            let hash = self.check(group, &key)?;
+            self.put_clean(group, ns.index_hash(hash), key, ns, value)?;
+            loaded += 1;
+            if loaded % STRIDE == 0 {
+                self.shrink()?;
+            }
+        }
+        self.shrink()?;
+        Ok(loaded)
+    }
+
+    /// The hash of a restored key, if it belongs to the group.
+    fn check(&self, group: u16, key: &K) -> Result<u64, StateError> {
+        let hash = hash_key(key);
+        let now = self.config.groups.of(hash);
+        if now == group {
+            return Ok(hash);
+        }
+        Err(StateError::KeyHashing { step: self.config.name.clone(), stored: group, now })
+    }
+
+    fn put_clean(
+        &mut self,
+        group: u16,
+        index_hash: u32,
+        key: K,
+        ns: N,
+        value: Option<V>,
+    ) -> Result<(), StateError> {
+        let part = &mut self.parts[usize::from(group)];
+        let place = part.find(index_hash, &key, ns);
+        // A tombstone is needed only above a spilled value.
+        if value.is_none() && !part.spilled {
+            if place != NONE && let Some(entry) = part.forget(place) {
+                self.entries -= 1;
+                self.live -= u64::from(entry.value.is_some());
+            }
+            return Ok(());
+        }
+        if place != NONE && let Some(entry) = part.get_mut(place) {
+            self.live = self.live + u64::from(value.is_some()) - u64::from(entry.value.is_some());
+            (entry.value, entry.meta) = (value, 0);
+            return Ok(());
+        }
+        self.add(group, index_hash, key, ns, value, 0).map(drop)
+    }
+
+    /// Brings memory back to its budget.
+    fn shrink(&mut self) -> Result<(), StateError> {
+        self.eviction.retry();
+        while self.maintain()? {}
+        Ok(())
+    }
+
+    /// Where [`Table::adopt`] expects the database: an empty folder, made by the caller.
+    pub(crate) fn live_folder(&self) -> PathBuf {
+        self.config.spill_dir.join("live")
+    }
+
+    /// Folder for temporary files.
+    pub(crate) fn scratch(&self) -> &std::path::Path {
+        &self.config.spill_dir
+    }
+
+    pub(crate) fn groups(&self) -> crate::Groups {
+        self.config.groups
+    }
+
+    /// Takes the database in [`Table::live_folder`] for the RocksDB tier.
+    pub(crate) fn adopt(&mut self) -> Result<(), StateError> {
+        let spill = Spill::open(&self.live_folder(), &self.config.spill, &self.config.name)?;
+        for group in &self.owned {
+            self.parts[usize::from(*group)].spilled = spill.holds(*group)?;
+        }
+        self.spill = Some(Arc::new(spill));
+        Ok(())
+    }
+
+    /// Opens another table's database, to be read by [`Table::import`].
+    pub(crate) fn open_foreign(&self, folder: &std::path::Path) -> Result<Spill, StateError> {
+        Spill::open(folder, &self.config.spill, &self.config.name)
+    }
+
+    /// Copies a group of another table's database into this one's; returns the number of entries.
+    pub(crate) fn import(&mut self, from: &Spill, group: u16) -> Result<u64, StateError> {
+        const BATCH_BYTES: usize = 1 << 20;
+        let to = self.open_spill()?;
+        let (mut batch, mut copied) = (WriteBatch::default(), 0);
+        from.scan(group, |key, value| {
+            let (_, typed): (N, K) = codec::read_spill_key(key)
+                .map_err(StateError::codec(&self.config.name, "read a spilled key"))?;
+            self.check(group, &typed)?;
+            batch.put([&group.to_be_bytes()[..], key].concat(), value);
+            copied += 1;
+            if batch.size_in_bytes() > BATCH_BYTES {
+                to.write(std::mem::take(&mut batch))?;
+            }
+            Ok(super::Visit::More)
+        })?;
+        to.write(batch)?;
+        self.parts[usize::from(group)].spilled |= copied > 0;
+        Ok(copied)
+    }
+}

@@ -1,0 +1,322 @@
+//! The memory tier: one typed table per stateful step and worker, used by that worker's thread only.
+//!
+//! Values are kept as they are; nothing is serialised on access. A checkpoint serialises what changed
+//! since the last one, in slices between batches, while writes go on:
+//!
+//! - Every entry knows the freeze in which it last became dirty; 0 means clean. Becoming dirty puts it
+//!   on its group's dirty list, once.
+//! - [`Table::begin_freeze`] takes the dirty lists away and counts the freeze up. Until
+//!   [`Table::freeze_slice`] has come to an entry, a write to it serialises the old value first. So
+//!   what is frozen is the state at the moment of `begin_freeze`, whatever is written meanwhile.
+//! - A deletion is an entry without a value until it is frozen; afterwards it is dropped, unless
+//!   RocksDB may hold an older value of the group: then it stays, clean, until it is evicted.
+//!
+//! What exceeds the memory budget moves to RocksDB ([`Table::maintain`]). **Only clean entries move**,
+//! and none while a base is being frozen or hard-linked. Both follow from one rule: RocksDB must never
+//! hold a value newer than the base that copies it. A clean value is in a frozen section already, so
+//! it belongs to every later base; a dirty one would leak into a base whose epoch it is not part of.
+//! If all is dirty, the budget is exceeded until the next checkpoint: that is the price.
+//!
+//! Memory shadows RocksDB: an entry that is loaded back stays in RocksDB too, possibly outdated.
+//!
+//! The table does not know files, checkpoint ids or other workers.
+
+mod batch;
+mod evict;
+mod freeze;
+mod frozen;
+mod load;
+mod part;
+mod slab;
+mod spill;
+
+pub use frozen::{FreezeMode, Frozen};
+pub use spill::SpillShared;
+
+pub(crate) use frozen::Capture;
+
+pub(crate) use spill::{Spill, Visit, wipe};
+
+use crate::codec;
+use crate::error::StateError;
+use crate::group::Groups;
+use crate::key::{Namespace, StateKey, StateValue};
+use part::{Entry, NONE, NUMBER, Part, RECENT, STORED};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How a table is made.
+#[derive(Clone, Debug)]
+pub struct TableConfig {
+    /// Name of the step, for messages.
+    pub name: String,
+    /// Number of key groups of the job.
+    pub groups: Groups,
+    /// Groups of this worker.
+    pub owned: Vec<u16>,
+    /// Memory that entries may take before clean ones move to RocksDB, in bytes.
+    pub memory_budget_bytes: usize,
+    /// Folder for the RocksDB tier and temporary files, for this step and worker alone. Made when
+    /// first needed; what an earlier process left there is wiped.
+    pub spill_dir: PathBuf,
+    /// What the RocksDB tiers of the process share.
+    pub spill: Arc<SpillShared>,
+}
+
+/// Figures of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TableStats {
+    /// Keys with a value in memory.
+    pub keys_in_memory: u64,
+    /// Entries in RocksDB, an estimate; some are in memory too.
+    pub spilled: u64,
+    /// Estimated memory of the entries and their index.
+    pub memory_bytes: u64,
+    /// Accesses that found their entry in memory, since the table was made.
+    pub hits: u64,
+    /// Accesses that did not: the key was new, or spilled.
+    pub misses: u64,
+}
+
+/// Keyed state of one step on one worker. See the [module](self).
+pub struct Table<K, N, V> {
+    config: TableConfig,
+    /// By group number; the groups of other workers stay empty.
+    parts: Vec<Part<K, N, V>>,
+    owned: Vec<u16>,
+    /// Number of the freeze that comes next: what becomes dirty now.
+    now: u32,
+    /// The freeze in progress.
+    freeze: Option<freeze::Progress>,
+    spill: Option<Arc<Spill>>,
+    /// More than one reference: a base is still to be hard-linked, so nothing may be evicted.
+    gate: Arc<()>,
+    /// Keys with a value in memory.
+    live: u64,
+    /// Entries in memory, tombstones included.
+    entries: usize,
+    hits: u64,
+    misses: u64,
+    eviction: evict::Eviction,
+    /// Serialised bytes and entries seen, for the estimate of what entries own on the heap.
+    coded: (u64, u64),
+}
+
+impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
+    /// An empty table. RocksDB is opened when the budget is first exceeded.
+    #[must_use]
+    pub fn new(config: TableConfig) -> Self {
+        let mut owned = config.owned.clone();
+        owned.sort_unstable();
+        owned.dedup();
+        owned.retain(|group| *group < config.groups.count());
+        let part = |group| Part::new(group, owned.binary_search(&group).is_ok());
+        Self {
+            parts: (0..config.groups.count()).map(part).collect(),
+            owned,
+            config,
+            now: 1,
+            freeze: None,
+            spill: None,
+            gate: Arc::new(()),
+            live: 0,
+            entries: 0,
+            hits: 0,
+            misses: 0,
+            eviction: evict::Eviction::default(),
+            coded: (0, 0),
+        }
+    }
+
+    /// The groups of this table, ascending.
+    #[must_use]
+    pub fn owned(&self) -> &[u16] {
+        &self.owned
+    }
+
+    /// Name of the step.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Current figures.
+    #[must_use]
+    pub fn stats(&self) -> TableStats {
+        TableStats {
+            keys_in_memory: self.live,
+            spilled: self.spill.as_ref().map_or(0, |spill| spill.estimate()),
+            memory_bytes: self.memory_bytes() as u64,
+            hits: self.hits,
+            misses: self.misses,
+        }
+    }
+
+    /// The value of a key; `hash` is [`hash_key`](crate::hash_key) of the key. A spilled value is
+    /// loaded into memory.
+    ///
+    /// # Errors
+    /// The RocksDB tier failed, or holds a value that does not decode.
+    pub fn get(&mut self, hash: u64, key: &K, ns: N) -> Result<Option<&V>, StateError> {
+        let group = self.config.groups.of(hash);
+        let place = self.load(group, ns.index_hash(hash), key, ns)?;
+        if place == NONE {
+            return Ok(None);
+        }
+        let entry = self.parts[usize::from(group)].get_mut(place);
+        Ok(entry.and_then(|entry| {
+            if entry.meta & NUMBER == 0 {
+                entry.meta |= RECENT;
+            }
+            entry.value.as_ref()
+        }))
+    }
+
+    /// Changes one value in place and returns what `f` returns; see [`Table::update_batch`].
+    ///
+    /// # Errors
+    /// As [`Table::update_batch`].
+    pub fn update_one<R>(
+        &mut self,
+        hash: u64,
+        key: &K,
+        ns: N,
+        f: impl FnOnce(&mut Option<V>) -> R,
+    ) -> Result<R, StateError> {
+        let (group, index_hash) = (self.config.groups.of(hash), ns.index_hash(hash));
+        let place = self.load(group, index_hash, key, ns)?;
+        if place != NONE {
+            return self.change(group, place, f);
+        }
+        let mut value = None;
+        let out = f(&mut value);
+        if value.is_some() {
+            self.add(group, index_hash, key.clone(), ns, value, self.now)?;
+        }
+        Ok(out)
+    }
+
+    /// Deletes a key and returns its value.
+    ///
+    /// # Errors
+    /// As [`Table::update_batch`].
+    pub fn remove(&mut self, hash: u64, key: &K, ns: N) -> Result<Option<V>, StateError> {
+        self.update_one(hash, key, ns, Option::take)
+    }
+
+    /// Deletes many keys; `hashes` are their [`hash_key`](crate::hash_key)s. Leaves `keys` empty.
+    ///
+    /// # Errors
+    /// As [`Table::update_batch`].
+    pub fn remove_batch(&mut self, hashes: &[u64], keys: &mut Vec<(K, N)>) -> Result<(), StateError> {
+        self.update_batch(hashes, keys, |(key, ns)| (key, *ns), |_, value| *value = None)
+    }
+
+    /// Visits every key with a value, in memory and spilled, in no order.
+    ///
+    /// # Errors
+    /// The RocksDB tier failed, or holds something that does not decode.
+    pub fn for_each(&mut self, mut f: impl FnMut(&K, N, &V)) -> Result<(), StateError> {
+        for group in &self.owned {
+            let part = &self.parts[usize::from(*group)];
+            for entry in (0..part.length()).filter_map(|place| part.get(place)) {
+                if let Some(value) = &entry.value {
+                    f(&entry.key, entry.ns, value);
+                }
+            }
+            let Some(spill) = self.spill.as_ref().filter(|_| part.spilled) else { continue };
+            spill.scan(*group, |key, value| {
+                let decode = "read a spilled entry";
+                let (ns, key): (N, K) =
+                    codec::read_spill_key(key).map_err(StateError::codec(&self.config.name, decode))?;
+                let hash = ns.index_hash(crate::hash_key(&key));
+                if part.find(hash, &key, ns) == NONE {
+                    let value: V = postcard::from_bytes(value)
+                        .map_err(StateError::codec(&self.config.name, decode))?;
+                    f(&key, ns, &value);
+                }
+                Ok(Visit::More)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Changes the value of an entry in memory.
+    #[inline(always)]
+    fn change<R>(
+        &mut self,
+        group: u16,
+        place: u32,
+        f: impl FnOnce(&mut Option<V>) -> R,
+    ) -> Result<R, StateError> {
+        let value = match self.parts[usize::from(group)].write(place, self.now) {
+            Ok(Some(value)) => value,
+            Ok(None) => return Err(StateError::internal(&self.config.name, "a place without entry")),
+            Err(error) => return Err(StateError::codec(&self.config.name, "freeze an entry")(error)),
+        };
+        let before = value.is_some();
+        let out = f(value);
+        let after = value.is_some();
+        self.live = self.live + u64::from(after) - u64::from(before);
+        Ok(out)
+    }
+
+    /// Adds an entry for a key that is not in memory; `meta` is `self.now` for a dirty one.
+    fn add(
+        &mut self,
+        group: u16,
+        index_hash: u32,
+        key: K,
+        ns: N,
+        value: Option<V>,
+        meta: u32,
+    ) -> Result<u32, StateError> {
+        let part = &mut self.parts[usize::from(group)];
+        if !part.owned {
+            let problem = format!("key group {group} belongs to another worker");
+            return Err(StateError::internal(&self.config.name, problem));
+        }
+        self.live += u64::from(value.is_some());
+        self.entries += 1;
+        let place = part.insert(index_hash, Entry { key, ns, value, meta });
+        if meta & NUMBER != 0 {
+            part.dirty.push(place);
+        }
+        Ok(place)
+    }
+
+    /// The place of a key in memory, loading it from RocksDB if need be.
+    fn load(&mut self, group: u16, index_hash: u32, key: &K, ns: N) -> Result<u32, StateError> {
+        let part = &self.parts[usize::from(group)];
+        let place = part.find(index_hash, key, ns);
+        if place != NONE {
+            self.hits += 1;
+            return Ok(place);
+        }
+        self.misses += 1;
+        if !part.spilled {
+            return Ok(NONE);
+        }
+        match self.fetch(group, key, ns)? {
+            Some(value) => {
+                if self.misses.is_multiple_of(1024) {
+                    self.eviction.retry();
+                }
+                self.add(group, index_hash, key.clone(), ns, Some(value), STORED | RECENT)
+            }
+            None => Ok(NONE),
+        }
+    }
+
+    /// Reads a value from RocksDB.
+    fn fetch(&self, group: u16, key: &K, ns: N) -> Result<Option<V>, StateError> {
+        let Some(spill) = &self.spill else { return Ok(None) };
+        let name = &self.config.name;
+        let mut stored = Vec::new();
+        codec::append_spill_key(group, key, ns, &mut stored)
+            .map_err(StateError::codec(name, "write a key"))?;
+        let Some(bytes) = spill.get(&stored)? else { return Ok(None) };
+        let value = postcard::from_bytes(&bytes);
+        value.map(Some).map_err(StateError::codec(name, "read a spilled value"))
+    }
+}

@@ -1,0 +1,282 @@
+//! The table of one key group: a hash index over a slab, a dirty list, and the section being frozen.
+//!
+//! An index slot is `hash << 32 | place + 1`, 0 when empty, so most probes are decided without
+//! touching an entry. The home of a hash is `hash * slots >> 32`: any number of slots will do, they
+//! grow by half, and a resize runs through both arrays in order. Groups start with different sizes,
+//! so they do not all grow in the same batch.
+
+use super::slab::Slab;
+use crate::codec::append_entry;
+use crate::key::{Namespace, StateKey, StateValue, hash_key};
+use crate::prefetch::prefetch;
+
+/// No place.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Bits of [`Entry::meta`] with the freeze number; 0 = clean. Only two numbers are in use at a time,
+/// so wrapping around is harmless.
+pub(super) const NUMBER: u32 = (1 << 30) - 1;
+/// Bit of a clean entry: the RocksDB tier holds the same value.
+pub(super) const STORED: u32 = 1 << 30;
+/// Bit of a clean entry: used since the eviction's hand last passed.
+pub(super) const RECENT: u32 = 1 << 31;
+
+/// One key's value. `None` is a tombstone: deleted, and not yet known to be so everywhere.
+pub(super) struct Entry<K, N, V> {
+    pub(super) key: K,
+    pub(super) ns: N,
+    pub(super) value: Option<V>,
+    /// The freeze in which it last became dirty, and two bits for clean entries.
+    pub(super) meta: u32,
+}
+
+/// Frozen entries of one group.
+#[derive(Default)]
+pub(crate) struct Bytes {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) entries: u64,
+}
+
+/// See the module.
+#[repr(C)]
+pub(super) struct Part<K, N, V> {
+    index: Box<[u64]>,
+    slab: Slab<Entry<K, N, V>>,
+    /// Places that became dirty since the last freeze began, each once.
+    pub(super) dirty: Vec<u32>,
+    /// During a base freeze: places from here on are not serialised yet. [`NONE`] otherwise.
+    pub(super) base_from: u32,
+    group: u16,
+    /// RocksDB may hold entries of this group, so deletions must leave tombstones.
+    pub(super) spilled: bool,
+    pub(super) owned: bool,
+    /// Where the eviction's hand stands.
+    pub(super) hand: u32,
+    /// The dirty list of the freeze in progress.
+    pub(super) freezing: Vec<u32>,
+    /// What the freeze in progress has serialised.
+    pub(super) section: Bytes,
+}
+
+impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
+    pub(super) fn new(group: u16, owned: bool) -> Self {
+        Self {
+            index: vec![0; 8].into_boxed_slice(),
+            slab: Slab::new(),
+            dirty: Vec::new(),
+            base_from: NONE,
+            group,
+            spilled: false,
+            owned,
+            hand: 0,
+            freezing: Vec::new(),
+            section: Bytes::default(),
+        }
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.slab.used()
+    }
+
+    pub(super) fn length(&self) -> u32 {
+        self.slab.length()
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self, at: u32) -> Option<&Entry<K, N, V>> {
+        self.slab.get(at)
+    }
+
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut Entry<K, N, V>> {
+        self.slab.get_mut(at)
+    }
+
+    #[inline(always)]
+    fn home(hash: u32, slots: usize) -> usize {
+        ((u64::from(hash) * slots as u64) >> 32) as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch_slot(&self, hash: u32) {
+        prefetch(self.index.as_ptr().wrapping_add(Self::home(hash, self.index.len())));
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch_entry(&self, at: u32) {
+        let address = self.slab.address(at);
+        prefetch(address);
+        if size_of::<Option<Entry<K, N, V>>>() > 64 {
+            prefetch(address.cast::<u8>().wrapping_add(64));
+        }
+    }
+
+    /// The first place whose hash matches; its key may still differ. Touches the index only.
+    #[inline(always)]
+    pub(super) fn candidate(&self, hash: u32) -> u32 {
+        let mut at = Self::home(hash, self.index.len());
+        loop {
+            let slot = self.index[at];
+            if slot == 0 {
+                return NONE;
+            }
+            if (slot >> 32) as u32 == hash {
+                return slot as u32 - 1;
+            }
+            at = if at + 1 == self.index.len() { 0 } else { at + 1 };
+        }
+    }
+
+    /// The place of a key.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, key: &K, ns: N) -> u32 {
+        let mut at = Self::home(hash, self.index.len());
+        loop {
+            let slot = self.index[at];
+            if slot == 0 {
+                return NONE;
+            }
+            if (slot >> 32) as u32 == hash {
+                let place = slot as u32 - 1;
+                if self.get(place).is_some_and(|entry| entry.key == *key && entry.ns == ns) {
+                    return place;
+                }
+            }
+            at = if at + 1 == self.index.len() { 0 } else { at + 1 };
+        }
+    }
+
+    /// Adds an entry whose key is not there.
+    pub(super) fn insert(&mut self, hash: u32, entry: Entry<K, N, V>) -> u32 {
+        if (self.slab.used() + 1) * 4 > self.index.len() * 3 {
+            self.grow();
+        }
+        let place = self.slab.insert(entry);
+        Self::put(&mut self.index, u64::from(hash) << 32 | u64::from(place + 1));
+        place
+    }
+
+    #[inline]
+    fn put(index: &mut [u64], slot: u64) {
+        let mut at = Self::home((slot >> 32) as u32, index.len());
+        while index[at] != 0 {
+            at = if at + 1 == index.len() { 0 } else { at + 1 };
+        }
+        index[at] = slot;
+    }
+
+    fn grow(&mut self) {
+        let first = 24 + usize::from(self.group % 16);
+        let slots = (self.index.len() + self.index.len() / 2).max(first);
+        let mut index = vec![0; slots].into_boxed_slice();
+        for slot in self.index.iter().filter(|slot| **slot != 0) {
+            Self::put(&mut index, *slot);
+        }
+        self.index = index;
+    }
+
+    /// Forgets the entry at a place: no tombstone remains.
+    pub(super) fn forget(&mut self, place: u32) -> Option<Entry<K, N, V>> {
+        let entry = self.slab.remove(place)?;
+        let hash = entry.ns.index_hash(hash_key(&entry.key));
+        let wanted = u64::from(hash) << 32 | u64::from(place + 1);
+        let slots = self.index.len();
+        let mut hole = Self::home(hash, slots);
+        while self.index[hole] != wanted {
+            debug_assert!(self.index[hole] != 0, "an entry of the slab is in the index");
+            hole = if hole + 1 == slots { 0 } else { hole + 1 };
+        }
+        let distance = |from: usize, to: usize| if to >= from { to - from } else { to + slots - from };
+        let mut at = hole;
+        loop {
+            at = if at + 1 == slots { 0 } else { at + 1 };
+            let slot = self.index[at];
+            if slot == 0 {
+                break;
+            }
+            let home = Self::home((slot >> 32) as u32, slots);
+            if distance(home, at) >= distance(hole, at) {
+                self.index[hole] = slot;
+                hole = at;
+            }
+        }
+        self.index[hole] = 0;
+        Some(entry)
+    }
+
+    /// The value at a place, about to be written: marked dirty for `now`, the old value serialised
+    /// first if the freeze in progress still needs it.
+    #[inline(always)]
+    pub(super) fn write(&mut self, place: u32, now: u32) -> postcard::Result<Option<&mut Option<V>>> {
+        self.write_where(place, now, |_| true)
+    }
+
+    /// [`Part::write`], if the place holds this key.
+    #[inline(always)]
+    pub(super) fn write_if(
+        &mut self,
+        place: u32,
+        key: &K,
+        ns: N,
+        now: u32,
+    ) -> postcard::Result<Option<&mut Option<V>>> {
+        self.write_where(place, now, |entry| entry.key == *key && entry.ns == ns)
+    }
+
+    #[inline(always)]
+    fn write_where(
+        &mut self,
+        place: u32,
+        now: u32,
+        wanted: impl FnOnce(&Entry<K, N, V>) -> bool,
+    ) -> postcard::Result<Option<&mut Option<V>>> {
+        let Some(entry) = self.slab.get_mut(place).filter(|entry| wanted(entry)) else {
+            return Ok(None);
+        };
+        let number = entry.meta & NUMBER;
+        if number != now {
+            // Outside a freeze no entry has another number than 0 or `now`, and `base_from` is NONE.
+            if number != 0 || place >= self.base_from {
+                append_entry(&entry.key, entry.ns, &entry.value, &mut self.section.bytes)?;
+                self.section.entries += 1;
+            }
+            entry.meta = now;
+            self.dirty.push(place);
+        }
+        Ok(Some(&mut entry.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn an_entry_of_two_integers_takes_half_a_cache_line() {
+        assert_eq!(size_of::<Option<Entry<u64, (), u64>>>(), 32);
+    }
+
+    #[test]
+    fn the_index_agrees_with_a_map_through_inserts_and_removals() {
+        let mut part = Part::<u64, (), u64>::new(3, true);
+        let mut model = BTreeMap::new();
+        let mut random = 1u64;
+        for round in 0..200_000u64 {
+            random = hash_key(&random);
+            let key = random % 3000;
+            let hash = hash_key(&key) as u32;
+            let place = part.find(hash, &key, ());
+            assert_eq!(model.get(&key).copied().unwrap_or(NONE), place);
+            if place == NONE {
+                let entry = Entry { key, ns: (), value: Some(round), meta: 0 };
+                model.insert(key, part.insert(hash, entry));
+            } else if !random.is_multiple_of(3) {
+                assert_eq!(part.forget(place).unwrap().key, key);
+                model.remove(&key);
+            }
+        }
+        assert_eq!(part.used(), model.len());
+        assert_eq!(part.index.iter().filter(|slot| **slot != 0).count(), model.len());
+    }
+}

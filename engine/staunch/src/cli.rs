@@ -1,0 +1,248 @@
+//! The command line that every job has.
+
+use crate::{http, signals};
+use clap::{Args, Parser, ValueEnum};
+use staunch_core::error::Kind;
+use staunch_core::{Controls, Error, Job, Metrics, Outcome, Result, RunConfig, StartFrom};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Exit code when the job, its arguments or its data are wrong: running it again changes nothing.
+pub const EXIT_JOB: u8 = 2;
+/// Exit code when the world outside failed: run it again, it continues.
+pub const EXIT_EXTERNAL: u8 = 1;
+/// Exit code for a bug of the engine.
+pub const EXIT_INTERNAL: u8 = 3;
+
+#[derive(Parser)]
+struct RunArgs<A: Args> {
+    #[command(flatten)]
+    job: A,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Parser)]
+struct PlanArgs<A: Args> {
+    #[command(flatten)]
+    job: A,
+    /// As JSON.
+    #[arg(long, conflicts_with = "dot")]
+    json: bool,
+    /// For Graphviz.
+    #[arg(long)]
+    dot: bool,
+}
+
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Engine")]
+struct EngineArgs {
+    /// Worker threads.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    workers: usize,
+    /// Directory of the checkpoints [default: checkpoints/JOB]
+    #[arg(long, value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
+    /// Time between checkpoints, or `off` for one at the end only.
+    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = interval)]
+    checkpoint_every: Interval,
+    /// Where to begin: `latest`, `none`, or the id of a retained checkpoint.
+    #[arg(long, default_value = "latest", value_name = "ID|latest|none", value_parser = start_from)]
+    from: StartFrom,
+    /// Serve Prometheus metrics at http://ADDR/metrics.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// Memory for keyed state; the rest goes to disk.
+    #[arg(long, default_value = "1GiB", value_name = "SIZE", value_parser = size)]
+    state_memory: usize,
+    /// Most workers that state can ever be spread over; fixed when the job first starts.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    max_parallelism: u16,
+    /// Checkpoints to keep.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    retain: usize,
+    /// Abandon a checkpoint that takes longer.
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = crate::duration)]
+    checkpoint_timeout: Duration,
+    /// Name of the job, kept in its checkpoints [default: the program's name]
+    #[arg(long, value_name = "NAME")]
+    job_name: Option<String>,
+    /// How to write the log to standard error; RUST_LOG chooses what.
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A checkpoint interval; `None` is off.
+#[derive(Clone, Copy)]
+struct Interval(Option<Duration>);
+
+fn interval(text: &str) -> Result<Interval, String> {
+    match text {
+        "off" => Ok(Interval(None)),
+        text => match crate::duration(text)? {
+            Duration::ZERO => Err("0 is not an interval; use off for no checkpoints while running".into()),
+            every => Ok(Interval(Some(every))),
+        },
+    }
+}
+
+fn start_from(text: &str) -> Result<StartFrom, String> {
+    match text {
+        "latest" => Ok(StartFrom::Latest),
+        "none" => Ok(StartFrom::Nothing),
+        id => match id.parse() {
+            Ok(id) => Ok(StartFrom::Checkpoint(staunch_core::CheckpointId(id))),
+            Err(_) => Err("write latest, none, or the number of a checkpoint".into()),
+        },
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: usize = match text[digits.len()..].trim() {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        unit => return Err(format!("{unit:?} is no unit; use KiB, MiB or GiB")),
+    };
+    let number: usize = digits.trim().parse().map_err(|_| "write it like 512MiB or 4GiB".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "that is too much".to_owned())
+}
+
+/// The `main` of a job: parses the command line, then runs the job (`run`, the default) or prints its
+/// graph (`plan [--json|--dot]`).
+///
+/// Exit codes: 0 complete or stopped on request, 1 the world outside failed (run it again, it
+/// continues), 2 the job, its arguments or its data are wrong, 3 a bug in the engine.
+///
+/// Signals: SIGTERM and SIGINT take a last checkpoint, commit and exit with 0, and the next run
+/// continues; SIGUSR2 drains (windows fire, the job is complete); SIGUSR1 takes a savepoint.
+pub fn main<A, B>(build: B) -> ExitCode
+where
+    A: Args + Clone + Send + Sync + 'static,
+    B: for<'s> Fn(&Job<'s>, &A) -> Result<()> + Send + Sync + 'static,
+{
+    let mut args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let command = args.get(1).and_then(|a| a.to_str()).unwrap_or_default().to_owned();
+    if command == "plan" || command == "run" {
+        args.remove(1);
+    }
+    let result = if command == "plan" {
+        print_plan(build, &PlanArgs::parse_from(args))
+    } else {
+        run(build, RunArgs::parse_from(args))
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(match error.kind() {
+                Kind::Job => EXIT_JOB,
+                Kind::External => EXIT_EXTERNAL,
+                Kind::Internal => EXIT_INTERNAL,
+            })
+        }
+    }
+}
+
+fn print_plan<A, B>(build: B, args: &PlanArgs<A>) -> Result<()>
+where
+    A: Args,
+    B: for<'s> Fn(&Job<'s>, &A) -> Result<()>,
+{
+    let plan = staunch_core::plan(|job: &Job<'_>| build(job, &args.job))?;
+    let text = match (args.json, args.dot) {
+        (true, _) => plan.to_json(),
+        (_, true) => plan.to_dot(),
+        _ => plan.to_text(),
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+fn run<A, B>(build: B, args: RunArgs<A>) -> Result<()>
+where
+    A: Args + Send + Sync + 'static,
+    B: for<'s> Fn(&Job<'s>, &A) -> Result<()> + Send + Sync + 'static,
+{
+    let RunArgs { job: job_args, engine } = args;
+    start_log(engine.log);
+    let job = match &engine.job_name {
+        Some(name) => name.clone(),
+        None => program_name()?,
+    };
+    let checkpoints = engine.checkpoints.clone().unwrap_or_else(|| PathBuf::from("checkpoints").join(&job));
+    let config = RunConfig {
+        workers: engine.workers,
+        checkpoint_every: engine.checkpoint_every.0,
+        checkpoint_timeout: engine.checkpoint_timeout,
+        from: engine.from,
+        state_bytes: engine.state_memory,
+        groups: engine.max_parallelism,
+        retained: engine.retain,
+        ..RunConfig::new(job.clone(), checkpoints)
+    };
+    let metrics = Metrics::new(&job);
+    if let Some(address) = engine.metrics {
+        http::serve(address, metrics.clone())?;
+    }
+    let controls = Controls::default();
+    signals::listen(controls.clone())?;
+    let outcome =
+        staunch_core::run(move |job: &Job<'_>| build(job, &job_args), config, controls, metrics)?;
+    match outcome {
+        Outcome::Finished => tracing::info!("complete"),
+        Outcome::Stopped => tracing::info!("stopped; run it again to continue"),
+        Outcome::AlreadyFinished => {}
+    }
+    Ok(())
+}
+
+fn program_name() -> Result<String> {
+    let path = std::env::current_exe()
+        .map_err(|e| Error::external("the program's name is unknown; give one with --job-name").caused_by(e))?;
+    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("job");
+    Ok(stem.to_owned())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Refused only if the program has set up a log of its own, which is then the one to use.
+    let _ = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        assert_eq!(size("512MiB"), Ok(512 << 20));
+        assert_eq!(size("4 GiB"), Ok(4 << 30));
+        assert_eq!(size("7"), Ok(7));
+        assert!(size("7 bananas").is_err());
+        assert!(size("MiB").is_err());
+    }
+
+    #[test]
+    fn an_interval_is_a_duration_or_off() {
+        assert_eq!(interval("100ms").unwrap().0, Some(Duration::from_millis(100)));
+        assert_eq!(interval("off").unwrap().0, None);
+        assert!(interval("0s").is_err());
+        assert!(interval("soon").is_err());
+    }
+}
