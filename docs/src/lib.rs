@@ -1,1 +1,1 @@
-//! .
+//! Compiles the book's code blocks.

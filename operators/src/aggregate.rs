@@ -140,7 +140,7 @@ where
         out.items.reserve(batch.len());
         state.update_batch(
             &batch.hashes,
-            batch.items.drain(..),
+            &mut batch.items,
             |(key, _)| (key, ()),
             |(key, value), state| {
                 let result = (self.update)(state, value);

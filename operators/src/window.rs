@@ -246,7 +246,7 @@ where
         let (open, update, result) = (&mut self.open, &self.update, &self.result);
         state.update_batch(
             &hashes,
-            due.drain(..),
+            &mut due,
             |(key, start, _, _)| (key, *start),
             |(key, start, hash, value), state| {
                 let new = state.is_none();

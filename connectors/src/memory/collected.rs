@@ -84,6 +84,11 @@ impl<T> Collected<T> {
     pub fn prepared_parts(&self) -> usize {
         self.lock().prepared.len()
     }
+
+    /// Loses all prepared parts, as a target that lost its disk: for tests of what happens then.
+    pub fn clear_prepared(&self) {
+        self.lock().prepared.clear();
+    }
 }
 
 impl<T: Clone> Collected<T> {

@@ -1,7 +1,7 @@
 //! Speed of the memory tier on uniformly random keys: updates beside the design prototype's loop and
 //! std's HashMap, and the cost of freezing.
 //!
-//! `cargo run --release -p staunch-state --example table_speed [batch] [million keys]...`
+//! `cargo run --release -p staunch-state --example table_speed [batch] [thousand keys]...`
 
 use staunch_state::{Assignment, FreezeMode, Groups, SpillShared, Table, TableConfig, hash_key};
 use std::collections::HashMap;
@@ -16,11 +16,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batch = args.next().transpose()?.unwrap_or(4096) as usize;
     let mut sizes = args.collect::<Result<Vec<_>, _>>()?;
     if sizes.is_empty() {
-        sizes = vec![1, 10];
+        sizes = vec![1000, 10_000];
     }
-    for millions in sizes {
-        let keys = millions * 1_000_000;
-        println!("{millions} M random u64 keys, u64 values, batches of {batch}");
+    for thousands in sizes {
+        let keys = thousands * 1000;
+        println!("{thousands} thousand random u64 keys, u64 values, batches of {batch}");
         let mut reference = Reference::new();
         report("prototype loop", run(keys, batch, |keys| reference.update(keys)));
         drop(reference);

@@ -1,0 +1,221 @@
+//! Part files in every crash window, and what only files can do wrong.
+
+mod common;
+
+use common::MemoryStorage;
+use common::life::{Life, Row, Target, row, rows};
+use staunch_connectors::file::{self, CsvPart, JsonPart, Parts};
+use staunch_core::sink::{CommitError, Sink};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+struct JsonDir(TempDir);
+struct CsvDir(TempDir);
+
+fn json() -> JsonDir {
+    JsonDir(TempDir::new().unwrap())
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn parts(dir: &Path) -> Vec<PathBuf> {
+    names(dir).into_iter().filter(|name| !name.starts_with('.')).map(|name| dir.join(name)).collect()
+}
+
+fn lose(dir: &Path) {
+    for name in names(&dir.join(".pending")) {
+        fs::remove_file(dir.join(".pending").join(name)).unwrap();
+    }
+}
+
+impl Target for JsonDir {
+    type Sink = Parts<Row, JsonPart>;
+
+    fn sink(&self) -> Self::Sink {
+        file::json_lines(self.0.path().join("out"))
+    }
+
+    fn visible(&self) -> Vec<Row> {
+        let texts = parts(&self.0.path().join("out")).into_iter().map(|part| fs::read_to_string(part).unwrap());
+        texts.flat_map(|text| text.lines().map(|l| serde_json::from_str(l).unwrap()).collect::<Vec<_>>()).collect()
+    }
+
+    fn leftovers(&self, _: &MemoryStorage) -> usize {
+        names(&self.0.path().join("out/.pending")).len()
+    }
+
+    fn lose_prepared(&self, _: &MemoryStorage) {
+        lose(&self.0.path().join("out"));
+    }
+}
+
+impl Target for CsvDir {
+    type Sink = Parts<Row, CsvPart>;
+
+    fn sink(&self) -> Self::Sink {
+        file::csv(self.0.path())
+    }
+
+    fn visible(&self) -> Vec<Row> {
+        let rows = file::rows::<Row>(self.0.path());
+        let read = std::thread::spawn(move || common::run(common::read_all(&rows)).unwrap());
+        read.join().unwrap().into_iter().flat_map(|(_, rows, _)| rows).collect()
+    }
+
+    fn leftovers(&self, _: &MemoryStorage) -> usize {
+        names(&self.0.path().join(".pending")).len()
+    }
+
+    fn lose_prepared(&self, _: &MemoryStorage) {
+        lose(self.0.path());
+    }
+}
+
+mod json_lines {
+    use super::*;
+    windows!(json());
+}
+
+mod csv {
+    use super::*;
+    windows!(CsvDir(TempDir::new().unwrap()));
+}
+
+#[test]
+fn published_names_say_checkpoint_and_instance() {
+    common::run(async {
+        let mut life = Life::new(json());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await;
+        let listed = start.prepare(42).await;
+        start.commit(&listed).await.unwrap();
+        let dir = life.target.0.path().join("out");
+        let wanted = [".pending", ".staunch", "part-0000000042-0000.jsonl", "part-0000000042-0001.jsonl"];
+        assert_eq!(names(&dir), wanted);
+        assert_eq!(fs::read_to_string(dir.join(wanted[3])).unwrap().lines().count(), 2);
+    });
+}
+
+#[test]
+fn a_directory_with_parts_of_unknown_origin_is_refused() {
+    common::run(async {
+        let mut life = Life::new(json());
+        let dir = life.target.0.path().join("out");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("readme.txt"), "not ours, no harm").unwrap();
+        drop(life.start(&[]).await.unwrap());
+        fs::remove_file(dir.join(".staunch")).unwrap();
+        fs::write(dir.join("part-0000000001-0000.jsonl"), "{}\n").unwrap();
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains(".staunch") && why.contains("another output directory"), "{why}");
+        fs::write(dir.join(".staunch"), "{").unwrap();
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains("damaged"), "{why}");
+    });
+}
+
+#[test]
+fn another_sink_of_the_same_job_is_refused() {
+    common::run(async {
+        let mut life = Life::new(json());
+        drop(life.start(&[]).await.unwrap());
+        let mut context = life.context(2, 0);
+        context.sink = "other".into();
+        use staunch_core::sink::Committer;
+        let why = life.target.sink().committer(&context).await.unwrap().recover(&[]).await.unwrap_err();
+        assert!(why.to_string().contains("sink `out`"), "{why}");
+    });
+}
+
+#[test]
+fn a_fresh_job_does_not_add_to_published_parts() {
+    common::run(async {
+        let mut life = Life::new(json());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await;
+        let listed = start.prepare(1).await;
+        start.commit(&listed).await.unwrap();
+        life.starts = 0;
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains("starts from nothing"), "{why}");
+    });
+}
+
+#[test]
+fn a_part_of_somebody_else_is_never_overwritten() {
+    common::run(async {
+        let mut life = Life::new(json());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(vec![row(0)]).await;
+        let listed = start.prepare(1).await;
+        let published = life.target.0.path().join("out/part-0000000001-0000.jsonl");
+        fs::write(&published, "theirs").unwrap();
+        let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
+        assert!(why.to_string().contains("not overwritten"), "{why}");
+        assert_eq!(fs::read_to_string(&published).unwrap(), "theirs");
+    });
+}
+
+#[test]
+fn a_part_that_was_cut_is_refused() {
+    common::run(async {
+        for publish_first in [false, true] {
+            let mut life = Life::new(json());
+            let mut start = life.start(&[]).await.unwrap();
+            start.write(vec![row(0)]).await;
+            let listed = start.prepare(1).await;
+            let dir = life.target.0.path().join("out");
+            let pending = dir.join(".pending").join(&names(&dir.join(".pending"))[0]);
+            let file = if publish_first { dir.join("part-0000000001-0000.jsonl") } else { pending };
+            if publish_first {
+                start.commit(&listed).await.unwrap();
+            }
+            fs::write(file, "{").unwrap();
+            let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
+            assert!(why.to_string().contains("has 1 bytes"), "{why}");
+        }
+    });
+}
+
+#[test]
+fn a_directory_that_was_emptied_under_the_job_is_refused() {
+    common::run(async {
+        let mut life = Life::new(json());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(vec![row(0)]).await;
+        let listed = start.prepare(1).await;
+        fs::remove_dir_all(life.target.0.path().join("out")).unwrap();
+        let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
+        assert!(why.to_string().contains("emptied"), "{why}");
+    });
+}
+
+#[test]
+fn an_unusable_output_directory_is_an_error_that_names_it() {
+    common::run(async {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("out"), "a file").unwrap();
+        let mut life = Life::new(JsonDir(dir));
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains("cannot create the output directory") && why.contains("/out"), "{why}");
+    });
+}
+
+#[test]
+fn a_checkpoint_of_another_kind_of_sink_is_refused() {
+    common::run(async {
+        let mut memory = Life::new(json());
+        let mut start = memory.start(&[]).await.unwrap();
+        start.write(vec![row(0)]).await;
+        let mut listed = start.prepare(1).await;
+        listed[0].payload = serde_json::json!({"other": 1});
+        let why = memory.start(&listed).await.err().unwrap().to_string();
+        assert!(why.contains("no part file"), "{why}");
+    });
+}
