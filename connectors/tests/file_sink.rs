@@ -19,7 +19,8 @@ fn json() -> JsonDir {
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
-    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -42,8 +43,11 @@ impl Target for JsonDir {
     }
 
     fn visible(&self) -> Vec<Row> {
-        let texts = parts(&self.0.path().join("out")).into_iter().map(|part| fs::read_to_string(part).unwrap());
-        texts.flat_map(|text| text.lines().map(|l| serde_json::from_str(l).unwrap()).collect::<Vec<_>>()).collect()
+        let texts =
+            parts(&self.0.path().join("out")).into_iter().map(|part| fs::read_to_string(part).unwrap());
+        texts
+            .flat_map(|text| text.lines().map(|l| serde_json::from_str(l).unwrap()).collect::<Vec<_>>())
+            .collect()
     }
 
     fn leftovers(&self, _: &MemoryStorage) -> usize {
@@ -96,7 +100,8 @@ fn published_names_say_checkpoint_and_instance() {
         let listed = start.prepare(42).await;
         start.commit(&listed).await.unwrap();
         let dir = life.target.0.path().join("out");
-        let wanted = [".pending", ".staunch", "part-0000000042-0000.jsonl", "part-0000000042-0001.jsonl"];
+        let wanted =
+            [".pending", ".staunch", "part-0000000042-0000.jsonl", "part-0000000042-0001.jsonl"];
         assert_eq!(names(&dir), wanted);
         assert_eq!(fs::read_to_string(dir.join(wanted[3])).unwrap().lines().count(), 2);
     });
@@ -177,7 +182,9 @@ fn a_part_that_was_cut_is_refused() {
                 start.commit(&listed).await.unwrap();
             }
             fs::write(file, "{").unwrap();
-            let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
+            let Err(CommitError::Refused(why)) = start.commit(&listed).await else {
+                panic!("not refused")
+            };
             assert!(why.to_string().contains("has 1 bytes"), "{why}");
         }
     });

@@ -1,1 +1,221 @@
-// placeholder, being written
+//! The SQLite sink in every crash window, with real databases, and what only databases can do wrong.
+
+mod common;
+
+use common::MemoryStorage;
+use common::life::{Life, Row, Target, row, rows};
+use serde::Serialize;
+use staunch_connectors::sqlite::{self, Table};
+use staunch_core::sink::{CommitError, Sink, SinkWriter};
+use tempfile::TempDir;
+
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, name TEXT NOT NULL)";
+
+struct Database(TempDir);
+
+fn database() -> Database {
+    Database(TempDir::new().unwrap())
+}
+
+impl Database {
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("out.db")
+    }
+
+    fn open(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).unwrap()
+    }
+
+    fn run(&self, sql: &str) {
+        self.open().execute_batch(sql).unwrap();
+    }
+}
+
+impl Target for Database {
+    type Sink = Table<Row>;
+
+    fn sink(&self) -> Table<Row> {
+        sqlite::table(self.path(), "rows").create(CREATE)
+    }
+
+    fn visible(&self) -> Vec<Row> {
+        let database = self.open();
+        let mut rows = database.prepare("SELECT id, name FROM rows").unwrap();
+        let rows =
+            rows.query_map([], |r| Ok(Row { id: r.get::<_, i64>(0)? as u64, name: r.get(1)? })).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    fn leftovers(&self, storage: &MemoryStorage) -> usize {
+        storage.names().len()
+    }
+
+    fn lose_prepared(&self, storage: &MemoryStorage) {
+        storage.names().iter().for_each(|name| storage.lose(name));
+    }
+}
+
+windows!(database());
+
+fn refused(result: Result<(), CommitError>) -> String {
+    match result {
+        Err(CommitError::Refused(error)) => error.to_string(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn fails(sink: &impl Sink, life: &Life<Database>) -> String {
+    use staunch_core::sink::Committer;
+    let mut committer = sink.committer(&life.context(1, 0)).await.unwrap();
+    committer.recover(&[]).await.unwrap_err().to_string()
+}
+
+#[test]
+fn the_database_keeps_the_token_of_each_instance() {
+    common::run(async {
+        let mut life = Life::new(database());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await;
+        let listed = start.prepare(9).await;
+        start.commit(&listed).await.unwrap();
+        let sql =
+            "SELECT group_concat(instance || ':' || checkpoint || ':' || lineage) FROM _staunch_commits";
+        let tokens: String = life.target.open().query_row(sql, [], |r| r.get(0)).unwrap();
+        assert_eq!(tokens, "0:9:life-1,1:9:life-1");
+    });
+}
+
+#[test]
+fn an_upsert_replaces_rows_by_key() {
+    #[derive(Serialize)]
+    struct Total {
+        customer: &'static str,
+        minute: u32,
+        total: Option<f64>,
+        tags: Vec<u32>,
+    }
+    common::run(async {
+        let life = Life::new(database());
+        let sink = sqlite::table::<Total>(life.target.path(), "totals")
+            .create("CREATE TABLE IF NOT EXISTS totals (customer, minute, Total, tags, UNIQUE (customer, minute))")
+            .upsert(["customer", "minute"]);
+        let mut committer = sink.committer(&life.context(1, 0)).await.unwrap();
+        use staunch_core::sink::Committer;
+        committer.recover(&[]).await.unwrap();
+        let mut writer = sink.writer(&life.context(1, 0)).await.unwrap();
+        let total = |customer, minute, total| Total { customer, minute, total, tags: vec![1] };
+        for (checkpoint, value) in [(1, Some(1.5)), (2, None), (3, Some(2.5))] {
+            writer.write(vec![total("a", 1, value), total("b", 1, value)]).await.unwrap();
+            let prepared =
+                writer.prepare(staunch_core::CheckpointId(checkpoint)).await.unwrap().remove(0);
+            committer.commit(&[common::life::committable(checkpoint, 0, 1, prepared)]).await.unwrap();
+        }
+        let sql = "SELECT count(*), sum(total), max(tags) FROM totals";
+        let found: (u32, f64, String) =
+            life.target.open().query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).unwrap();
+        assert_eq!(found, (2, 5.0, "[1]".to_owned()));
+    });
+}
+
+#[test]
+fn what_is_wrong_with_the_table_is_said_at_the_start() {
+    common::run(async {
+        let life = Life::new(database());
+        let path = life.target.path();
+        let why = fails(&sqlite::table::<Row>(&path, "rows"), &life).await;
+        assert!(why.contains("cannot open") && why.contains(".create"), "{why}");
+        assert!(!path.exists(), "no empty database is left behind");
+        let why = fails(&sqlite::table::<Row>(&path, "rows").create("CREATE nonsense"), &life).await;
+        assert!(why.contains("syntax error"), "{why}");
+        life.target.run(CREATE);
+        let why = fails(&sqlite::table::<Row>(&path, "other"), &life).await;
+        assert!(why.contains("`other`") && why.contains("does not exist"), "{why}");
+        let why = fails(&sqlite::table::<Row>(&path, "rows").upsert(["name"]), &life).await;
+        assert!(why.contains("unique index"), "{why}");
+        std::fs::write(&path, "x".repeat(5000)).unwrap();
+        let why = fails(&sqlite::table::<Row>(&path, "rows"), &life).await;
+        assert!(why.contains("not a database"), "{why}");
+    });
+}
+
+#[test]
+fn a_record_that_does_not_fit_the_table_is_refused_before_it_is_staged() {
+    common::run(async {
+        let mut life = Life::new(database());
+        life.target.run("CREATE TABLE rows (id, title)");
+        let mut start = life.start(&[]).await.unwrap();
+        let why = start.writers[0].write(vec![row(0)]).await.unwrap_err().to_string();
+        assert!(why.contains("no column `name`") && why.contains("id, title"), "{why}");
+        let sink = sqlite::table::<Row>(life.target.path(), "rows").upsert(["minute"]);
+        let why = sink.writer(&life.context(1, 0)).await.unwrap().write(vec![row(0)]).await.unwrap_err();
+        assert!(why.to_string().contains("no field `minute`"), "{why}");
+    });
+}
+
+#[test]
+fn a_row_that_the_database_refuses_is_named_and_none_of_its_epoch_is_written() {
+    common::run(async {
+        let mut life = Life::new(database());
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(vec![row(1), row(2), row(1)]).await;
+        let listed = start.prepare(1).await;
+        let why = refused(start.commit(&listed).await);
+        assert!(
+            why.contains("UNIQUE") && why.contains("Integer(1)") && why.contains("stays staged"),
+            "{why}"
+        );
+        assert!(life.visible().is_empty());
+        // Somebody changes the table, and the next start commits what is staged.
+        life.target.run("DROP TABLE rows; CREATE TABLE rows (id, name)");
+        let mut second = life.start(&listed).await.unwrap();
+        second.commit(&listed).await.unwrap();
+        assert_eq!(life.visible().len(), 3);
+    });
+}
+
+#[test]
+fn a_locked_database_is_asked_again() {
+    common::run(async {
+        let mut life = Life::new(database());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await;
+        let listed = start.prepare(1).await;
+        let other = life.target.open();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        match start.commit(&listed).await {
+            Err(CommitError::Retry(error)) => assert!(error.to_string().contains("locked"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+        other.execute_batch("ROLLBACK").unwrap();
+        start.commit(&listed).await.unwrap();
+        assert_eq!(life.visible(), rows(0..4));
+    });
+}
+
+#[test]
+fn a_replaced_database_is_refused() {
+    common::run(async {
+        let mut life = Life::new(database());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await;
+        let listed = start.prepare(1).await;
+        life.target.run("DELETE FROM _staunch_fence");
+        let why = refused(start.commit(&listed).await);
+        assert!(why.contains("replaced"), "{why}");
+    });
+}
+
+#[test]
+fn a_table_of_another_run_says_how_to_start_over() {
+    common::run(async {
+        let mut life = Life::new(database());
+        drop(life.start(&[]).await.unwrap());
+        life.lineage = "life-2".into();
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        let from = why.find("`DELETE").unwrap() + 1;
+        let remedy = &why[from..from + why[from..].find('`').unwrap()];
+        life.target.run(remedy);
+        drop(life.start(&[]).await.unwrap());
+    });
+}

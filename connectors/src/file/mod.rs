@@ -19,6 +19,8 @@ mod position;
 mod quotes;
 mod reader;
 mod source;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use decode::{Csv, Format, Json, Text};

@@ -8,6 +8,7 @@ use staunch_core::background::BlockingReader;
 use staunch_core::source::{DeadLetter, Progress, Records};
 use staunch_core::{Error, Result};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -238,19 +239,18 @@ impl<F: Format> FileReader<F> {
     /// At the end of a file that may grow: idle, unless it can no longer be the same file. Ready means to
     /// look once more, because the file was deleted.
     fn wait(&mut self) -> Result<Progress> {
+        // The path first: a file that is deleted in between is seen to be deleted the next time.
+        let path = self.path.metadata();
         let open = self.window.file().metadata().map_err(|e| self.unreadable(e))?;
-        if open.nlink() == 0 {
-            self.deleted = true;
-            return Ok(Progress::Ready);
-        }
         let read = self.window.offset() + self.window.rest().len() as u64;
-        let same = |now: std::fs::Metadata| (now.dev(), now.ino()) == (open.dev(), open.ino());
-        let what = if open.len() < read {
-            "was cut"
-        } else if !self.path.metadata().is_ok_and(same) {
-            "was renamed or replaced"
-        } else {
-            return Ok(Progress::Idle);
+        let what = match path {
+            _ if open.len() < read => "was cut",
+            Ok(now) if (now.dev(), now.ino()) == (open.dev(), open.ino()) => return Ok(Progress::Idle),
+            Err(e) if e.kind() == ErrorKind::NotFound && open.nlink() == 0 => {
+                self.deleted = true;
+                return Ok(Progress::Ready);
+            }
+            _ => "was renamed or replaced",
         };
         Err(Error::job(format!(
             "{} {what} while it was followed; a followed file must only grow (begin a new file instead)",

@@ -34,7 +34,8 @@ impl<F> Files<F> {
 
     /// Waits for more at the end of a file, and for new files in a directory; such a source never ends.
     /// A last line without a line end waits until it is complete. A file must only grow; one that is
-    /// deleted is done once it is read to its end, one that is cut, renamed or replaced is an error.
+    /// cut, renamed or replaced is an error. One that is deleted is done once it is read to its end, and
+    /// its name must not be used again.
     #[must_use]
     pub fn follow(mut self, follow: bool) -> Self {
         self.follow = follow;

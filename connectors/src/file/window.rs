@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 /// Least bytes to read at once.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = if cfg!(test) { 16 } else { 256 << 10 };
 /// Consumed bytes that stay known: the fingerprint of a position is made of them.
 pub(super) const BEFORE_BYTES: u64 = 64;
 

@@ -1,7 +1,7 @@
 //! SQLite as a staged target.
 
 use super::row::{Row, insert, quoted};
-use super::tokens;
+use super::tokens::{self, Owner};
 use rusqlite::{ErrorCode, OpenFlags, TransactionBehavior, params_from_iter};
 use serde::Serialize;
 use staunch_core::sink::{CommitError, SinkContext};
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// How long to wait for another writer of the database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for another writer of the database at a time; commits are tried again by the engine.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A table as a target of staged output.
 #[derive(Debug)]
@@ -156,9 +156,9 @@ impl<T> Target<T> {
             self.commit_error(format!("checkpoint {} of sink `{}`", token.checkpoint, token.sink), e)
         };
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        tokens::check_fence(&tx, token, &place).map_err(failed)?.map_err(CommitError::Refused)?;
-        let who = (token.job.as_str(), token.sink.as_str(), token.lineage.as_str());
-        let stored = tokens::committed(&tx, who, token.instance, &place).map_err(failed)?;
+        let Token { job, sink, lineage, generation, instance, .. } = token.clone();
+        let owner = Owner { job, sink, lineage, generation };
+        let stored = tokens::committed(&tx, &owner, instance, &place).map_err(failed)?;
         let stored = stored.map_err(CommitError::Refused)?;
         if stored >= Some(token.checkpoint) {
             return Ok(Applied::Before);
@@ -232,11 +232,10 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         context: &SinkContext,
         instance: u32,
     ) -> Result<Option<CheckpointId>, CommitError> {
-        let (context, place) = (context.clone(), self.place());
-        let read = connection.with(move |connection| {
-            let who = (context.job.as_str(), context.sink.as_str(), context.lineage.as_str());
-            tokens::committed(connection, who, instance, &place)
-        });
+        let SinkContext { job, sink, lineage, generation, .. } = context.clone();
+        let (owner, place) = (Owner { job, sink, lineage, generation }, self.place());
+        let read =
+            connection.with(move |connection| tokens::committed(connection, &owner, instance, &place));
         let read = read.await.map_err(CommitError::Retry)?;
         read.map_err(|e| self.commit_error("reading the token".to_owned(), e))?
             .map_err(CommitError::Refused)

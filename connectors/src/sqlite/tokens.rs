@@ -41,13 +41,37 @@ pub(super) fn fence(connection: &mut Connection, context: &SinkContext, place: &
     tx.commit().map(Ok)
 }
 
-/// The highest committed checkpoint of an instance.
+/// Who commits.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub job: String,
+    pub sink: String,
+    pub lineage: String,
+    pub generation: Generation,
+}
+
+/// The highest committed checkpoint of an instance, after a check that the target is still ours. In the
+/// transaction of a commit it holds until the end of it.
 pub(super) fn committed(
     connection: &Connection,
-    (job, sink, lineage): (&str, &str, &str),
+    owner: &Owner,
     instance: u32,
     place: &str,
 ) -> Checked<Option<CheckpointId>> {
+    let Owner { job, sink, lineage, generation } = owner;
+    match read_fence(connection, job, sink)? {
+        Some((other, _)) if other != *lineage => {
+            return Ok(Err(another_run(place, job, sink, &other, lineage)));
+        }
+        Some((_, current)) if current != *generation => {
+            return Ok(Err(fenced(place, sink, current, *generation)));
+        }
+        Some(_) => {}
+        None => {
+            let why = "the sink's row in _staunch_fence is gone; was the database replaced?";
+            return Ok(Err(Error::job(format!("{place}: {why}"))));
+        }
+    }
     let stored: Option<(String, u32)> = connection
         .query_row(
             "SELECT lineage, checkpoint FROM _staunch_commits WHERE job = ? AND sink = ? AND instance = ?",
@@ -56,21 +80,8 @@ pub(super) fn committed(
         )
         .optional()?;
     Ok(match stored {
-        Some((other, _)) if other != lineage => Err(another_run(place, job, sink, &other, lineage)),
-        stored => Ok(stored.map(|(_, checkpoint)| CheckpointId(checkpoint))),
-    })
-}
-
-/// Checks in the transaction of a commit that the target is still ours.
-pub(super) fn check_fence(tx: &Transaction<'_>, token: &Token, place: &str) -> Checked<()> {
-    let Token { job, sink, lineage, generation, .. } = token;
-    Ok(match read_fence(tx, job, sink)? {
         Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
-        Some((_, current)) if current == *generation => Ok(()),
-        Some((_, current)) => Err(fenced(place, sink, current, *generation)),
-        None => Err(Error::job(format!(
-            "{place}: the sink's row in _staunch_fence is gone; was the database replaced?"
-        ))),
+        stored => Ok(stored.map(|(_, checkpoint)| CheckpointId(checkpoint))),
     })
 }
 
@@ -87,16 +98,17 @@ pub(super) fn store(tx: &Transaction<'_>, token: &Token) -> rusqlite::Result<()>
 }
 
 fn read_fence(
-    tx: &Transaction<'_>,
+    connection: &Connection,
     job: &str,
     sink: &str,
 ) -> rusqlite::Result<Option<(String, Generation)>> {
-    tx.query_row(
-        "SELECT lineage, generation FROM _staunch_fence WHERE job = ? AND sink = ?",
-        params![job, sink],
-        |row| Ok((row.get(0)?, Generation(row.get::<_, i64>(1)?.cast_unsigned()))),
-    )
-    .optional()
+    connection
+        .query_row(
+            "SELECT lineage, generation FROM _staunch_fence WHERE job = ? AND sink = ?",
+            params![job, sink],
+            |row| Ok((row.get(0)?, Generation(row.get::<_, i64>(1)?.cast_unsigned()))),
+        )
+        .optional()
 }
 
 fn another_run(place: &str, job: &str, sink: &str, other: &str, ours: &str) -> Error {

@@ -2,7 +2,7 @@
 
 use super::MemoryStorage;
 use serde::{Deserialize, Serialize};
-use staunch_core::sink::{CommitError, Committer, Sink, SinkContext, SinkWriter};
+use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Committable, Generation, Result};
 use std::sync::Arc;
 
@@ -19,6 +19,17 @@ pub fn row(id: u64) -> Row {
 
 pub fn rows(ids: impl IntoIterator<Item = u64>) -> Vec<Row> {
     ids.into_iter().map(row).collect()
+}
+
+/// What the manifest keeps of a prepared piece; through text, as the manifest does it.
+pub fn committable(checkpoint: u32, instance: u32, generation: u64, prepared: Prepared) -> Committable {
+    Committable {
+        checkpoint: CheckpointId(checkpoint),
+        instance,
+        generation: Generation(generation),
+        records: prepared.records,
+        payload: serde_json::from_str(&prepared.payload.to_string()).unwrap(),
+    }
 }
 
 /// A target that can be looked into from outside.
@@ -113,15 +124,7 @@ impl<S: Sink<Record = Row>> Start<S> {
         let mut all = Vec::new();
         for (instance, writer) in self.writers.iter_mut().enumerate() {
             for prepared in writer.prepare(CheckpointId(checkpoint)).await.unwrap() {
-                // Through text, as the manifest does it.
-                let payload = serde_json::from_str(&prepared.payload.to_string()).unwrap();
-                all.push(Committable {
-                    checkpoint: CheckpointId(checkpoint),
-                    instance: instance as u32,
-                    generation: self.generation,
-                    records: prepared.records,
-                    payload,
-                });
+                all.push(committable(checkpoint, instance as u32, self.generation.0, prepared));
             }
         }
         all

@@ -109,7 +109,10 @@ pub struct Polled<T> {
     pub progress: Progress,
 }
 
-pub fn poll<R: SplitReader>(reader: &mut R, until: impl Fn(&[R::Record]) -> bool) -> Result<Polled<R::Record>>
+pub fn poll<R: SplitReader>(
+    reader: &mut R,
+    until: impl Fn(&[R::Record]) -> bool,
+) -> Result<Polled<R::Record>>
 where
     R::Record: Clone,
 {

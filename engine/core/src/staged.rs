@@ -60,10 +60,11 @@ pub trait StagedTarget: Send + Sync + 'static {
         context: &SinkContext,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// The highest checkpoint of an instance that the target holds.
+    /// Checks that the fence is still ours, and reads the highest checkpoint of an instance that the
+    /// target holds.
     ///
     /// # Errors
-    /// The target cannot say, or holds a token of another lineage.
+    /// As [`StagedTarget::apply`].
     fn committed(
         &self,
         connection: &mut Self::Connection,
@@ -393,7 +394,7 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) 
     done.map_err(|e| Error::internal("a blocking task died").caused_by(e))
 }
 
-/// CRC-32C, bit by bit: for a few MiB a checkpoint, on blocking threads.
+/// CRC-32C, bit by bit; only on blocking threads.
 fn crc32c(bytes: &[u8]) -> u32 {
     let shift = |crc: u32, _: u8| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg());
     !bytes.iter().fold(!0, |crc: u32, byte| (0..8).fold(crc ^ u32::from(*byte), shift))

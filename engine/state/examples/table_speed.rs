@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Updates measured per table.
-const UPDATES: u64 = 40_000_000;
+/// Updates of one round, and rounds: the contenders take turns, so that a busy machine hits all alike.
+const UPDATES: u64 = 4_000_000;
+const ROUNDS: usize = 9;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse::<u64>());
@@ -22,35 +23,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let keys = thousands * 1000;
         println!("{thousands} thousand random u64 keys, u64 values, batches of {batch}");
         let mut reference = Reference::new();
-        report("prototype loop", run(keys, batch, |keys| reference.update(keys)));
-        drop(reference);
         let mut map: HashMap<u64, u64> = HashMap::new();
-        report(
-            "std HashMap",
-            run(keys, batch, |keys| keys.drain(..).for_each(|key| *map.entry(key).or_insert(0) += 1)),
-        );
-        drop(map);
         let mut table = table();
         let mut hashes = Vec::new();
-        let speed = run(keys, batch, |keys| {
-            hashes.clear();
-            hashes.extend(keys.iter().map(hash_key));
-            let outcome = table.update_batch(&hashes, keys, |key| (key, ()), |_, n| count(n));
-            outcome.expect("nothing is spilled");
-        });
-        report("our table", speed);
+        compare(
+            keys,
+            batch,
+            &mut [
+                ("prototype loop", &mut |keys| reference.update(keys)),
+                ("std HashMap", &mut |keys| {
+                    keys.drain(..).for_each(|key| *map.entry(key).or_insert(0) += 1);
+                }),
+                ("our table", &mut |keys| update(&mut table, &mut hashes, keys)),
+            ],
+        );
+        drop((reference, map));
         for mode in [FreezeMode::Base, FreezeMode::Delta] {
             freeze(&mut table, mode)?;
             // All is dirty again for the delta.
-            run(keys, batch, |keys| {
-                hashes.clear();
-                hashes.extend(keys.iter().map(hash_key));
-                let outcome = table.update_batch(&hashes, keys, |key| (key, ()), |_, n| count(n));
-                outcome.expect("nothing is spilled");
-            });
+            timed(keys, batch, &scatter, &mut |keys| update(&mut table, &mut hashes, keys));
         }
     }
     Ok(())
+}
+
+fn update(table: &mut Table<u64, (), u64>, hashes: &mut Vec<u64>, keys: &mut Vec<u64>) {
+    hashes.clear();
+    hashes.extend(keys.iter().map(hash_key));
+    let outcome = table.update_batch(hashes, keys, |key| (key, ()), |_, n| count(n));
+    outcome.expect("nothing is spilled");
 }
 
 fn count(value: &mut Option<u64>) {
@@ -70,44 +71,55 @@ fn table() -> Table<u64, (), u64> {
     })
 }
 
-struct Speed {
-    fill_ns: f64,
-    update_ns: f64,
-    longest_fill: Duration,
-    longest_update: Duration,
-}
-
-fn report(name: &str, speed: Speed) {
-    println!(
-        "  {name:<15} {:6.1} ns/update (longest batch {:5.2} ms), filling {:6.1} ns/key (longest {:5.2} ms)",
-        speed.update_ns,
-        speed.longest_update.as_secs_f64() * 1e3,
-        speed.fill_ns,
-        speed.longest_fill.as_secs_f64() * 1e3,
-    );
-}
-
-/// Every key once, then random ones.
-fn run(keys: u64, batch: usize, mut update: impl FnMut(&mut Vec<u64>)) -> Speed {
-    let mut timed = |total: u64, key: &dyn Fn(u64) -> u64| {
-        let (mut spent, mut longest, mut buffer) = (Duration::ZERO, Duration::ZERO, Vec::new());
-        let mut at = 0;
-        while at < total {
-            let end = (at + batch as u64).min(total);
-            buffer.clear();
-            buffer.extend((at..end).map(key));
-            let started = Instant::now();
-            update(&mut buffer);
-            let took = started.elapsed();
-            (spent, longest, at) = (spent + took, longest.max(took), end);
+/// Fills each contender with every key once, then lets them take turns at random keys.
+fn compare(keys: u64, batch: usize, contenders: &mut [(&str, &mut dyn FnMut(&mut Vec<u64>))]) {
+    let fills: Vec<_> = contenders
+        .iter_mut()
+        .map(|(_, update)| timed(keys, batch, &scatter, update))
+        .collect();
+    let mut rounds = vec![Vec::new(); contenders.len()];
+    for round in 0..ROUNDS as u64 {
+        for ((_, update), times) in contenders.iter_mut().zip(&mut rounds) {
+            let key = |n: u64| scatter(mix(n + round * UPDATES) % keys);
+            times.push(timed(UPDATES, batch, &key, update));
         }
-        (spent.as_nanos() as f64 / total as f64, longest)
-    };
-    // An odd multiplier permutes 2^64 and so scatters the keys over the whole width.
-    let scatter = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let (fill_ns, longest_fill) = timed(keys, &scatter);
-    let (update_ns, longest_update) = timed(UPDATES, &|n| scatter(mix(n) % keys));
-    Speed { fill_ns, update_ns, longest_fill, longest_update }
+    }
+    for (((name, _), times), (fill_ns, longest_fill)) in contenders.iter().zip(&mut rounds).zip(fills) {
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        println!(
+            "  {name:<15} {:6.1} ns/update (median of {ROUNDS}; best {:5.1}), longest batch {:5.2} ms; filling {fill_ns:6.1} ns/key, longest batch {:6.2} ms",
+            times[ROUNDS / 2].0,
+            times[0].0,
+            times[ROUNDS / 2].1.as_secs_f64() * 1e3,
+            longest_fill.as_secs_f64() * 1e3,
+        );
+    }
+}
+
+/// Nanoseconds an update, and the longest batch.
+fn timed(
+    total: u64,
+    batch: usize,
+    key: &dyn Fn(u64) -> u64,
+    update: &mut dyn FnMut(&mut Vec<u64>),
+) -> (f64, Duration) {
+    let (mut spent, mut longest, mut buffer) = (Duration::ZERO, Duration::ZERO, Vec::new());
+    let mut at = 0;
+    while at < total {
+        let end = (at + batch as u64).min(total);
+        buffer.clear();
+        buffer.extend((at..end).map(key));
+        let started = Instant::now();
+        update(&mut buffer);
+        let took = started.elapsed();
+        (spent, longest, at) = (spent + took, longest.max(took), end);
+    }
+    (spent.as_nanos() as f64 / total as f64, longest)
+}
+
+/// An odd multiplier permutes 2^64 and so scatters the keys over the whole width.
+fn scatter(n: u64) -> u64 {
+    n.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 fn freeze(table: &mut Table<u64, (), u64>, mode: FreezeMode) -> Result<(), staunch_state::StateError> {

@@ -14,7 +14,7 @@ pub(crate) struct Clock {
     now: AtomicU64,
     /// Something was emitted in the current step, so that it must end.
     active: AtomicBool,
-    /// Counts every step in which something was emitted; unchanged means that nothing was read.
+    /// Counts what was emitted; unchanged means that there is nothing new.
     activity: AtomicU64,
     stopped: AtomicBool,
     workers: Mutex<Vec<Thread>>,
@@ -50,15 +50,16 @@ impl Clock {
 
     /// Something was emitted at the current tick.
     pub(crate) fn note_activity(&self) {
+        self.activity.fetch_add(1, SeqCst);
         if !self.active.swap(true, SeqCst) {
-            self.activity.fetch_add(1, SeqCst);
             if let Some(ticker) = self.ticker.get() {
                 ticker.unpark();
             }
         }
     }
 
-    /// Grows when something is read.
+    /// Grows whenever something is emitted. Read before a barrier, it covers no more than that
+    /// checkpoint does.
     pub(crate) fn activity(&self) -> u64 {
         self.activity.load(SeqCst)
     }

@@ -21,6 +21,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Longest sleep, so that ages in metrics stay fresh.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// Committables that may wait for their commit before no further periodic checkpoint is taken.
+const MOST_PENDING: usize = 1000;
 /// How often a running job says in its log how it is doing.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -199,7 +201,9 @@ impl Driver {
         {
             self.state.due = Some((due + every).max(now));
             let anything_new = self.shared.clock.activity() != self.state.covered_activity;
-            if anything_new && !self.state.ending {
+            // Prepared output waits for its commits in memory and in every manifest.
+            let backlog = self.protocol.committables_pending() >= MOST_PENDING;
+            if anything_new && !backlog && !self.state.ending {
                 self.feed(Event::Trigger(Kind::Periodic));
             }
         }

@@ -4,7 +4,7 @@ use super::committing::CommitTask;
 use super::coordinator::Driver;
 use super::log::Log;
 use super::recovery;
-use super::shared::{Message, Shared, SharedParts};
+use super::shared::{Message, Shared, SharedParts, panic_text};
 use super::splits::{Enumerator, SplitHub};
 use super::tick::{Tick, tick};
 use super::worker::{Registry, Site, WorkerContext};
@@ -227,7 +227,7 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
         let committer = shared.io.block_on(factory.recover(shared.sink_context(&factory.name, 0), listed))?;
         let (sender, due) = tokio::sync::mpsc::unbounded_channel();
         let task = CommitTask { sink: factory.name.clone(), committer, shared: Arc::clone(shared) };
-        shared.io.spawn(task.run(due));
+        shared.spawn(format!("the committer of sink `{}`", factory.name), task.run(due));
         committers.insert(factory.name.clone(), sender);
     }
     Ok(committers)
@@ -239,7 +239,7 @@ fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
         let found = shared.io.block_on(source.list())?;
         shared.splits[&source.name].discovered(found);
         if let Some(every) = source.every {
-            shared.io.spawn(discover(source, every, Arc::clone(shared)));
+            shared.spawn("looking for new splits", discover(source, every, Arc::clone(shared)));
         }
     }
     Ok(())
@@ -356,9 +356,4 @@ where
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

@@ -10,6 +10,7 @@ use staunch_checkpoint::{CheckpointId, Event, Generation, Manifest};
 use staunch_state::storage::Storage;
 use staunch_state::{Assignment, Groups, SpillShared};
 use std::collections::HashMap;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,6 +135,22 @@ impl Shared {
         self.stop.load(SeqCst)
     }
 
+    /// Runs a task on the I/O threads; a panic in it ends the generation.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        what: impl Into<String>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (shared, what, task) = (Arc::clone(self), what.into(), self.io.spawn(task));
+        self.io.spawn(async move {
+            if let Err(error) = task.await
+                && let Ok(panic) = error.try_into_panic()
+            {
+                shared.fail(Error::job(format!("{what} panicked: {}", panic_text(&*panic))));
+            }
+        });
+    }
+
     /// To the coordinator. It outlives the workers; after a failure nobody listens, and that is fine.
     pub(crate) fn tell(&self, event: Event) {
         let _ = self.coordinator.send(Message::Protocol(event));
@@ -153,4 +170,10 @@ impl Shared {
             storage: Arc::clone(&self.storage),
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

@@ -108,7 +108,7 @@ impl<T: Send + 'static> Driver<T> {
             written: Arc::clone(&written),
             activator,
         };
-        shared.io.spawn(task.run(sink, messages));
+        shared.spawn(format!("the writer of sink `{name}`"), task.run(sink, messages));
         Self {
             name: name.to_owned(),
             alignment: Alignment::new(shared.first_epoch.0),

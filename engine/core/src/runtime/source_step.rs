@@ -7,7 +7,7 @@
 use super::marks::{Mark, Marks};
 use super::split::{Split, Status};
 use super::splits::Enumerator;
-use super::tick::{Tick, epoch};
+use super::tick::{Tick, epoch, tick};
 use super::worker::{Site, WorkerContext};
 use super::{Flow, shared::Message};
 use crate::batch::{BATCH_RECORDS, Batch};
@@ -168,7 +168,8 @@ impl<S: Source> Driver<S> {
         waker: Waker,
         dead_letters: bool,
     ) -> Self {
-        held.downgrade(worker.shared.clock.now());
+        // Not the clock's time: a barrier may have come already, and is to be answered.
+        held.downgrade(tick(worker.shared.first_epoch.0, 0));
         Self {
             metrics: worker.shared.metrics.step(&name, worker.index),
             policy: source.event_time_policy(),
@@ -258,7 +259,7 @@ impl<S: Source> Driver<S> {
         let limit = if self.source.discover_every().is_some() { usize::MAX } else { OPEN_SPLITS };
         let mut busy = self.splits.iter().filter(|s| s.is_opening_or_open()).count();
         for split in &mut self.splits {
-            if busy < limit && split.open_if_waiting(&self.source, &self.worker.shared.io, &self.waker) {
+            if busy < limit && split.open_if_waiting(&self.source, &self.worker.shared, &self.waker) {
                 busy += 1;
             }
             split.collect_opened()?;
@@ -387,15 +388,13 @@ impl<S: Source> Driver<S> {
     /// Sends the watermark of this instance if it has changed.
     fn send_mark(&mut self, draining: bool, marks: &mut OutputBuilder<Tick, NoopBuilder<Vec<Mark>>>) {
         let (Some(policy), Some(time)) = (self.policy, &self.held.marks) else { return };
-        if !self.has_room() && !draining {
-            // Nothing was read because the sinks are behind: that is not idleness.
-            return;
-        }
         let discovering = self.source.discover_every().is_some();
         let now = if draining { Status::Ended } else { Split::combined(&mut self.splits, &policy, discovering) };
         let mark = match now {
             Status::Active(latest) => (Timestamp::from_millis(latest).saturating_sub(policy.lateness).as_millis() - 1, false),
             Status::Silent => return,
+            // Nothing was read because the sinks are behind: that is not idleness.
+            Status::Idle if !self.has_room() => return,
             Status::Idle => (0, true),
             Status::Ended => (Timestamp::MAX.as_millis(), false),
         };

@@ -1,5 +1,6 @@
 //! One split at one source instance: opening it, reading it, its event time, its place in checkpoints.
 
+use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::source::{Progress, Records, Source, SplitReader};
 use crate::time::EventTimePolicy;
@@ -80,7 +81,7 @@ impl<S: Source> Split<S> {
     pub(crate) fn open_if_waiting(
         &mut self,
         source: &Arc<S>,
-        io: &tokio::runtime::Handle,
+        shared: &Arc<Shared>,
         waker: &Waker,
     ) -> bool {
         if !matches!(self.reader, Reader::Waiting) {
@@ -89,7 +90,7 @@ impl<S: Source> Split<S> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (source, waker) = (Arc::clone(source), waker.clone());
         let (split, at) = (self.description.clone(), self.position.clone());
-        io.spawn(async move {
+        shared.spawn(format!("opening split {}", self.id), async move {
             // The receiver is gone only when the job is ending.
             let _ = sender.send(source.open(split, at).await);
             waker.wake();

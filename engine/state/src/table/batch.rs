@@ -8,7 +8,7 @@ use crate::key::{Namespace, StateKey, StateValue};
 
 /// An item's index slot is asked for twice this far ahead of its update, its entry this far ahead:
 /// enough to hide the latency, few enough to stay in the first-level cache until they are used.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 /// Items whose intermediate results are kept; a power of two not below `2 * AHEAD`.
 const RING: usize = 2 * AHEAD;
 /// Items that are looked up in RocksDB by one call.
@@ -47,6 +47,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         for (at, hash) in hashes.iter().enumerate().take(AHEAD) {
             self.ask_for_entry(*hash, at, &mut ring);
         }
+        let misses = self.misses;
         let mut rest = items.drain(..);
         for (at, hash) in hashes.iter().enumerate() {
             if self.spill.is_some() && at % CHUNK == 0 {
@@ -74,7 +75,6 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                         f(item, value);
                         let after = value.is_some();
                         self.live = self.live + u64::from(after) - u64::from(before);
-                        self.hits += 1;
                         continue;
                     }
                     Ok(None) => {}
@@ -85,6 +85,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             }
             self.update_other(group, index_hash, item, &key, &mut f, spilled.get_mut(at % CHUNK))?;
         }
+        self.hits += hashes.len() as u64 - (self.misses - misses);
         Ok(())
     }
 
@@ -122,7 +123,6 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         let (k, ns) = key(&item);
         let place = self.parts[usize::from(group)].find(index_hash, k, ns);
         if place != NONE {
-            self.hits += 1;
             return self.change(group, place, |value| f(item, value));
         }
         self.misses += 1;

@@ -25,6 +25,7 @@ mod batch;
 mod evict;
 mod freeze;
 mod frozen;
+mod index;
 mod load;
 mod part;
 mod slab;

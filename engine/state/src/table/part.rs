@@ -1,10 +1,6 @@
 //! The table of one key group: a hash index over a slab, a dirty list, and the section being frozen.
-//!
-//! An index slot is `hash << 32 | place + 1`, 0 when empty, so most probes are decided without
-//! touching an entry. The home of a hash is `hash * slots >> 32`: any number of slots will do, they
-//! grow by half, and a resize runs through both arrays in order. Groups start with different sizes,
-//! so they do not all grow in the same batch.
 
+use super::index::Index;
 use super::slab::Slab;
 use crate::codec::append_entry;
 use crate::key::{Namespace, StateKey, StateValue, hash_key};
@@ -40,13 +36,12 @@ pub(crate) struct Bytes {
 /// See the module.
 #[repr(C)]
 pub(super) struct Part<K, N, V> {
-    index: Box<[u64]>,
+    index: Index,
     slab: Slab<Entry<K, N, V>>,
     /// Places that became dirty since the last freeze began, each once.
     pub(super) dirty: Vec<u32>,
     /// During a base freeze: places from here on are not serialised yet. [`NONE`] otherwise.
     pub(super) base_from: u32,
-    group: u16,
     /// RocksDB may hold entries of this group, so deletions must leave tombstones.
     pub(super) spilled: bool,
     pub(super) owned: bool,
@@ -61,11 +56,10 @@ pub(super) struct Part<K, N, V> {
 impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
     pub(super) fn new(group: u16, owned: bool) -> Self {
         Self {
-            index: vec![0; 8].into_boxed_slice(),
+            index: Index::new(usize::from(group)),
             slab: Slab::new(),
             dirty: Vec::new(),
             base_from: NONE,
-            group,
             spilled: false,
             owned,
             hand: 0,
@@ -93,13 +87,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
     }
 
     #[inline(always)]
-    fn home(hash: u32, slots: usize) -> usize {
-        ((u64::from(hash) * slots as u64) >> 32) as usize
-    }
-
-    #[inline(always)]
     pub(super) fn prefetch_slot(&self, hash: u32) {
-        prefetch(self.index.as_ptr().wrapping_add(Self::home(hash, self.index.len())));
+        self.index.prefetch(hash);
     }
 
     #[inline(always)]
@@ -114,93 +103,28 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
     /// The first place whose hash matches; its key may still differ. Touches the index only.
     #[inline(always)]
     pub(super) fn candidate(&self, hash: u32) -> u32 {
-        let mut at = Self::home(hash, self.index.len());
-        loop {
-            let slot = self.index[at];
-            if slot == 0 {
-                return NONE;
-            }
-            if (slot >> 32) as u32 == hash {
-                return slot as u32 - 1;
-            }
-            at = if at + 1 == self.index.len() { 0 } else { at + 1 };
-        }
+        self.index.first(hash)
     }
 
     /// The place of a key.
     #[inline]
     pub(super) fn find(&self, hash: u32, key: &K, ns: N) -> u32 {
-        let mut at = Self::home(hash, self.index.len());
-        loop {
-            let slot = self.index[at];
-            if slot == 0 {
-                return NONE;
-            }
-            if (slot >> 32) as u32 == hash {
-                let place = slot as u32 - 1;
-                if self.get(place).is_some_and(|entry| entry.key == *key && entry.ns == ns) {
-                    return place;
-                }
-            }
-            at = if at + 1 == self.index.len() { 0 } else { at + 1 };
-        }
+        self.index.find(hash, |place| {
+            self.get(place).is_some_and(|entry| entry.key == *key && entry.ns == ns)
+        })
     }
 
     /// Adds an entry whose key is not there.
     pub(super) fn insert(&mut self, hash: u32, entry: Entry<K, N, V>) -> u32 {
-        if (self.slab.used() + 1) * 4 > self.index.len() * 3 {
-            self.grow();
-        }
         let place = self.slab.insert(entry);
-        Self::put(&mut self.index, u64::from(hash) << 32 | u64::from(place + 1));
+        self.index.insert(hash, place);
         place
-    }
-
-    #[inline]
-    fn put(index: &mut [u64], slot: u64) {
-        let mut at = Self::home((slot >> 32) as u32, index.len());
-        while index[at] != 0 {
-            at = if at + 1 == index.len() { 0 } else { at + 1 };
-        }
-        index[at] = slot;
-    }
-
-    fn grow(&mut self) {
-        let first = 24 + usize::from(self.group % 16);
-        let slots = (self.index.len() + self.index.len() / 2).max(first);
-        let mut index = vec![0; slots].into_boxed_slice();
-        for slot in self.index.iter().filter(|slot| **slot != 0) {
-            Self::put(&mut index, *slot);
-        }
-        self.index = index;
     }
 
     /// Forgets the entry at a place: no tombstone remains.
     pub(super) fn forget(&mut self, place: u32) -> Option<Entry<K, N, V>> {
         let entry = self.slab.remove(place)?;
-        let hash = entry.ns.index_hash(hash_key(&entry.key));
-        let wanted = u64::from(hash) << 32 | u64::from(place + 1);
-        let slots = self.index.len();
-        let mut hole = Self::home(hash, slots);
-        while self.index[hole] != wanted {
-            debug_assert!(self.index[hole] != 0, "an entry of the slab is in the index");
-            hole = if hole + 1 == slots { 0 } else { hole + 1 };
-        }
-        let distance = |from: usize, to: usize| if to >= from { to - from } else { to + slots - from };
-        let mut at = hole;
-        loop {
-            at = if at + 1 == slots { 0 } else { at + 1 };
-            let slot = self.index[at];
-            if slot == 0 {
-                break;
-            }
-            let home = Self::home((slot >> 32) as u32, slots);
-            if distance(home, at) >= distance(hole, at) {
-                self.index[hole] = slot;
-                hole = at;
-            }
-        }
-        self.index[hole] = 0;
+        self.index.remove(entry.ns.index_hash(hash_key(&entry.key)), place);
         Some(entry)
     }
 
@@ -258,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_agrees_with_a_map_through_inserts_and_removals() {
+    fn a_part_agrees_with_a_map_through_inserts_and_removals() {
         let mut part = Part::<u64, (), u64>::new(3, true);
         let mut model = BTreeMap::new();
         let mut random = 1u64;
@@ -277,6 +201,5 @@ mod tests {
             }
         }
         assert_eq!(part.used(), model.len());
-        assert_eq!(part.index.iter().filter(|slot| **slot != 0).count(), model.len());
     }
 }

@@ -1,0 +1,247 @@
+//! Files as sources, as a job uses them: directories, typed rows, files that grow, files that vanish.
+
+mod common;
+
+use common::{poll, read_all, run};
+use serde::Deserialize;
+use staunch_connectors::file;
+use staunch_core::source::{Progress, Source};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn append(path: &Path, text: &str) {
+    OpenOptions::new().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+fn strings(lines: &[&str]) -> Vec<String> {
+    lines.iter().map(|line| (*line).to_owned()).collect()
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+struct Flight {
+    carrier: String,
+    flight: u32,
+    dep_delay: Option<i32>,
+}
+
+#[test]
+fn a_directory_is_read_by_name_without_hidden_and_unfinished_files() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        for (name, text) in [
+            ("b.txt", "3\n4"),
+            ("a.txt", "1\r\n2\r\n"),
+            (".hidden", "no"),
+            ("c.txt.tmp", "no"),
+            ("d.txt~", "no"),
+            ("empty.txt", ""),
+        ] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        let all = read_all(&file::lines(dir.path())).await.unwrap();
+        let all: Vec<(&str, &[String])> =
+            all.iter().map(|(id, lines, _)| (id.as_str(), lines.as_slice())).collect();
+        let (a, b) = (strings(&["1", "2"]), strings(&["3", "4"]));
+        assert_eq!(all, [("a.txt", a.as_slice()), ("b.txt", &b), ("empty.txt", &[])]);
+        let one = read_all(&file::lines(dir.path().join("a.txt"))).await.unwrap();
+        assert_eq!(one, [("a.txt".to_owned(), a, vec![])]);
+    });
+}
+
+#[test]
+fn csv_rows_are_typed_by_the_header_and_bad_ones_say_where_and_why() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("flights.csv");
+        fs::write(&path, "dep_delay;carrier;flight\n2;UA;1545\n;AA;1141\nlate;B6;725\n1;DL\n").unwrap();
+        let (_, rows, bad) =
+            read_all(&file::rows::<Flight>(&path).delimiter(b';')).await.unwrap().remove(0);
+        let flight =
+            |carrier: &str, flight, dep_delay| Flight { carrier: carrier.into(), flight, dep_delay };
+        assert_eq!(rows, [flight("UA", 1545, Some(2)), flight("AA", 1141, None)]);
+        assert_eq!((bad[0].place.as_str(), bad[0].raw.as_str()), ("flights.csv line 4", "late;B6;725"));
+        assert!(
+            bad[0].reason.contains("`dep_delay`") && bad[0].reason.contains("\"late\""),
+            "{}",
+            bad[0].reason
+        );
+        assert_eq!(bad[1].place, "flights.csv line 5");
+        assert!(bad[1].reason.contains("number of fields is 2"), "{}", bad[1].reason);
+        let error = file::rows::<Flight>(&path).delimiter(b'"').splits().await.unwrap_err();
+        assert!(error.to_string().contains("delimiter"), "{error}");
+    });
+}
+
+#[test]
+fn missing_and_unreadable_paths_say_what_to_do() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("missing");
+        let error = file::lines(&path).splits().await.unwrap_err();
+        assert!(error.to_string().contains("missing does not exist; give the path"), "{error}");
+        assert_eq!(error.kind(), staunch_core::error::Kind::Job);
+        fs::write(&path, "a\n").unwrap();
+        let source = file::lines(&path);
+        let (_, split) = source.splits().await.unwrap().remove(0);
+        fs::rename(&path, dir.path().join("other")).unwrap();
+        let error = source.open(split.clone(), None).await.unwrap_err();
+        assert!(error.to_string().contains("cannot open"), "{error}");
+        let error = file::lines(dir.path().join("other")).open(split, None).await.unwrap_err();
+        assert!(error.to_string().contains("position in `missing`"), "{error}");
+    });
+}
+
+#[test]
+fn a_long_line_is_passed_over_without_being_held() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("long.txt");
+        let mut out = fs::File::create(&path).unwrap();
+        out.write_all(b"before\n").unwrap();
+        let chunk = vec![b'x'; 1 << 20];
+        (0..40).for_each(|_| out.write_all(&chunk).unwrap());
+        out.write_all(b"\nafter\n").unwrap();
+        let (_, lines, bad) = read_all(&file::lines(&path)).await.unwrap().remove(0);
+        assert_eq!(lines, strings(&["before", "after"]));
+        assert_eq!((bad[0].place.as_str(), bad[0].raw.len()), ("long.txt line 2", 4096));
+        assert!(bad[0].reason.contains("max_line_bytes"), "{}", bad[0].reason);
+    });
+}
+
+#[test]
+fn a_followed_file_yields_lines_as_they_become_complete() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("log.txt");
+        fs::write(&path, "").unwrap();
+        let source = file::lines(&path).follow(true);
+        assert!(source.discover_every().is_some() && file::lines(&path).discover_every().is_none());
+        let (_, split) = source.splits().await.unwrap().remove(0);
+        let mut reader = source.open(split.clone(), None).await.unwrap();
+        let idle = poll(&mut reader, |_| true).unwrap();
+        assert_eq!((idle.progress, idle.records.len()), (Progress::Idle, 0));
+        append(&path, "one\ntw");
+        assert_eq!(poll(&mut reader, |records| !records.is_empty()).unwrap().records, ["one"]);
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(poll(&mut reader, |_| true).unwrap().records.is_empty(), "a partial line waits");
+        append(&path, "o\nthree\n");
+        assert_eq!(poll(&mut reader, |records| records.len() == 2).unwrap().records, ["two", "three"]);
+        use staunch_core::source::SplitReader;
+        let at = reader.position();
+        drop(reader);
+        append(&path, "four\n");
+        let mut reader = source.open(split, Some(at)).await.unwrap();
+        assert_eq!(poll(&mut reader, |records| !records.is_empty()).unwrap().records, ["four"]);
+    });
+}
+
+#[test]
+fn a_followed_csv_file_waits_for_its_header_and_for_closing_quotes() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("f.csv");
+        fs::write(&path, "carrier,fli").unwrap();
+        let source = file::rows::<Flight>(&path).follow(true);
+        let (_, split) = source.splits().await.unwrap().remove(0);
+        let mut reader = source.open(split, None).await.unwrap();
+        append(&path, "ght,dep_delay\n\"U\n");
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(poll(&mut reader, |_| true).unwrap().records.is_empty());
+        append(&path, "A\",1,\n");
+        let rows = poll(&mut reader, |records| !records.is_empty()).unwrap().records;
+        assert_eq!(rows, [Flight { carrier: "U\nA".into(), flight: 1, dep_delay: None }]);
+    });
+}
+
+#[test]
+fn new_files_turn_up_in_a_followed_directory() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let source = file::lines(dir.path()).follow(true);
+        assert!(source.splits().await.unwrap().is_empty());
+        fs::write(dir.path().join("new.txt"), "1\n").unwrap();
+        let ids: Vec<String> = source.splits().await.unwrap().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, ["new.txt"]);
+    });
+}
+
+#[test]
+fn a_followed_file_that_is_deleted_ends_and_one_that_is_cut_or_replaced_is_an_error() {
+    run(async {
+        for change in ["delete", "cut", "replace", "rename"] {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join("log.txt");
+            fs::write(&path, "one\ntwo\n").unwrap();
+            let source = file::lines(&path).follow(true);
+            let (_, split) = source.splits().await.unwrap().remove(0);
+            let mut reader = source.open(split, None).await.unwrap();
+            assert_eq!(poll(&mut reader, |records| records.len() == 2).unwrap().records, ["one", "two"]);
+            match change {
+                "delete" => {
+                    append(&path, "last");
+                    fs::remove_file(&path).unwrap();
+                }
+                "cut" => fs::write(&path, "new\n").unwrap(),
+                "replace" => {
+                    fs::write(dir.path().join("new"), "one\ntwo\nthree\n").unwrap();
+                    fs::rename(dir.path().join("new"), &path).unwrap();
+                }
+                _ => fs::rename(&path, dir.path().join("log.1")).unwrap(),
+            }
+            match (change, poll(&mut reader, |_| false)) {
+                ("delete", Ok(polled)) => assert_eq!(polled.records, ["last"]),
+                ("delete", Err(error)) => panic!("{error}"),
+                (_, Ok(_)) => panic!("{change}: no error"),
+                (_, Err(error)) => assert!(error.to_string().contains("must only grow"), "{error}"),
+            }
+        }
+    });
+}
+
+/// Prints how fast files are read. `cargo test --release -p staunch-connectors --test file_source -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("flights.csv");
+        let mut text = "carrier,flight,dep_delay\n".to_owned();
+        (0..2_000_000u32).for_each(|i| text.push_str(&format!("UA,{i},{}\n", i % 60)));
+        fs::write(&path, &text).unwrap();
+        let json = dir.path().join("flights.jsonl");
+        fs::write(&json, "{\"carrier\":\"UA\",\"flight\":1545,\"dep_delay\":-4}\n".repeat(1_000_000))
+            .unwrap();
+        let wide = dir.path().join("wide.txt");
+        fs::write(&wide, format!("{}\n", "x".repeat(99)).repeat(2_000_000)).unwrap();
+        measure("short lines", file::lines(&path)).await;
+        measure("100-byte lines", file::lines(&wide)).await;
+        measure("CSV rows", file::rows::<Flight>(&path)).await;
+        measure("JSON rows", file::json_rows::<Flight>(&json)).await;
+        measure("generator", staunch_connectors::generator::sequence(Some(300_000_000), 1, |_, i| i))
+            .await;
+    });
+}
+
+async fn measure<S: Source>(what: &str, source: S) {
+    use staunch_core::source::{Records, SplitReader};
+    let (_, split) = source.splits().await.unwrap().remove(0);
+    let mut reader = source.open(split, None).await.unwrap();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let (begin, mut count) = (std::time::Instant::now(), 0);
+    loop {
+        let mut out = Records::with_limit(1024);
+        let progress = reader.poll(&mut cx, &mut out).unwrap();
+        count += std::hint::black_box(out.records()).len();
+        assert!(out.bad_input().is_empty());
+        match progress {
+            Progress::End => break,
+            Progress::Idle => std::thread::yield_now(),
+            Progress::Ready => {}
+        }
+    }
+    println!("{what}: {:.1} M records/s", count as f64 / begin.elapsed().as_secs_f64() / 1e6);
+}

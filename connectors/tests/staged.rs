@@ -1,0 +1,245 @@
+//! The generic staged strategy against a target in memory that can be told to fail.
+
+mod common;
+
+use common::life::{Life, Row, Target, row, rows};
+use common::{MemoryStorage, run};
+use staunch_core::sink::{CommitError, SinkContext, SinkWriter};
+use staunch_core::staged::{Applied, Staged, StagedRows, StagedTarget, Token};
+use staunch_core::{CheckpointId, Error, Generation, Result};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+/// What is in the target, and how it is to fail.
+#[derive(Default, Debug)]
+struct Inside {
+    lineage: Option<String>,
+    fence: Generation0,
+    tokens: BTreeMap<u32, CheckpointId>,
+    rows: Vec<Row>,
+    connections: u32,
+    /// The next commit is done, but its answer is lost.
+    lose_answer: bool,
+    /// Commits carried out.
+    applied: u32,
+}
+
+#[derive(Debug)]
+struct Generation0(Generation);
+
+impl Default for Generation0 {
+    fn default() -> Self {
+        Self(Generation(0))
+    }
+}
+
+#[derive(Clone, Default, Debug)]
+struct Fake(Arc<Mutex<Inside>>);
+
+impl StagedTarget for Fake {
+    type Record = Row;
+    type Row = Row;
+    type Connection = bool;
+
+    fn row(&self, record: Row) -> Result<Row> {
+        Ok(record)
+    }
+
+    async fn connect(&self, _context: &SinkContext) -> Result<bool> {
+        self.0.lock().unwrap().connections += 1;
+        Ok(true)
+    }
+
+    async fn fence(&self, _connection: &mut bool, context: &SinkContext) -> Result<()> {
+        let mut inside = self.0.lock().unwrap();
+        if inside.lineage.get_or_insert_with(|| context.lineage.clone()) != &context.lineage {
+            return Err(Error::job("another run"));
+        }
+        if inside.fence.0 > context.generation {
+            return Err(Error::job("fenced"));
+        }
+        inside.fence.0 = context.generation;
+        Ok(())
+    }
+
+    async fn committed(
+        &self,
+        connection: &mut bool,
+        context: &SinkContext,
+        instance: u32,
+    ) -> Result<Option<CheckpointId>, CommitError> {
+        assert!(*connection, "a connection that saw an error is used again");
+        if self.0.lock().unwrap().fence.0 != context.generation {
+            return Err(CommitError::Refused(Error::job("fenced")));
+        }
+        Ok(self.0.lock().unwrap().tokens.get(&instance).copied())
+    }
+
+    async fn apply(
+        &self,
+        connection: &mut bool,
+        token: &Token,
+        rows: StagedRows<Row>,
+    ) -> Result<Applied, CommitError> {
+        let mut inside = self.0.lock().unwrap();
+        if inside.fence.0 != token.generation {
+            return Err(CommitError::Refused(Error::job("fenced")));
+        }
+        assert!(inside.tokens.get(&token.instance) < Some(&token.checkpoint));
+        *connection = false;
+        let rows = rows.collect::<Result<Vec<Row>, CommitError>>()?;
+        inside.rows.extend(rows);
+        inside.tokens.insert(token.instance, token.checkpoint);
+        inside.applied += 1;
+        if std::mem::take(&mut inside.lose_answer) {
+            return Err(CommitError::Retry(Error::external("connection lost")));
+        }
+        *connection = true;
+        Ok(Applied::Now)
+    }
+}
+
+impl Target for Fake {
+    type Sink = Staged<Fake>;
+
+    fn sink(&self) -> Self::Sink {
+        Staged::new(self.clone())
+    }
+
+    fn visible(&self) -> Vec<Row> {
+        self.0.lock().unwrap().rows.clone()
+    }
+
+    fn leftovers(&self, storage: &MemoryStorage) -> usize {
+        storage.names().len()
+    }
+
+    fn lose_prepared(&self, storage: &MemoryStorage) {
+        storage.names().iter().for_each(|name| storage.lose(name));
+    }
+}
+
+windows!(Fake::default());
+
+fn refused(result: Result<(), CommitError>) -> String {
+    match result {
+        Err(CommitError::Refused(error)) => error.to_string(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_on_a_new_connection_and_the_rows_are_there_once() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..10)).await;
+        let listed = start.prepare(1).await;
+        life.target.0.lock().unwrap().lose_answer = true;
+        assert!(matches!(start.commit(&listed).await, Err(CommitError::Retry(_))));
+        start.commit(&listed).await.unwrap();
+        assert_eq!(life.visible(), rows(0..10));
+        let inside = life.target.0.lock().unwrap();
+        assert_eq!((inside.connections, inside.applied), (2, 2));
+    });
+}
+
+#[test]
+fn an_epoch_of_many_chunks_is_one_commit() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        let big: Vec<Row> = (0..30).map(|id| Row { id, name: "x".repeat(1 << 20) }).collect();
+        start.write(big.clone()).await;
+        assert_eq!(life.leftovers(), 3, "full chunks do not wait in memory");
+        let listed = start.prepare(1).await;
+        assert_eq!((listed.len(), listed[0].records, life.leftovers()), (1, 30, 4));
+        start.commit(&listed).await.unwrap();
+        assert_eq!((life.visible(), life.leftovers()), (big, 0));
+        assert_eq!(life.target.0.lock().unwrap().applied, 1);
+    });
+}
+
+#[test]
+fn a_damaged_chunk_is_refused_and_nothing_of_the_epoch_is_written() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        start.write((0..9).map(|id| Row { id, name: "x".repeat(1 << 20) }).collect()).await;
+        let listed = start.prepare(1).await;
+        let names = life.storage.names();
+        life.storage.damage(&names[1]);
+        let why = refused(start.commit(&listed).await);
+        assert!(
+            why.contains(&names[1]) && why.contains("is damaged") && why.contains("9 records"),
+            "{why}"
+        );
+        assert!(life.visible().is_empty());
+    });
+}
+
+#[test]
+fn errors_of_the_checkpoint_storage_are_told_apart() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        let mut start = life.start(&[]).await.unwrap();
+        life.storage.fail_put.store(true, Ordering::Relaxed);
+        start.write(vec![row(0)]).await;
+        assert!(start.writers[0].prepare(CheckpointId(1)).await.is_err());
+        life.storage.fail_put.store(false, Ordering::Relaxed);
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..10)).await;
+        let listed = start.prepare(1).await;
+        life.storage.fail_get.store(true, Ordering::Relaxed);
+        assert!(matches!(start.commit(&listed).await, Err(CommitError::Retry(_))));
+        life.storage.fail_get.store(false, Ordering::Relaxed);
+        // What cannot be deleted is committed all the same, and removed at the next start.
+        life.storage.fail_delete.store(true, Ordering::Relaxed);
+        start.commit(&listed).await.unwrap();
+        assert_eq!((life.visible(), life.leftovers()), (rows(0..10), 2));
+        assert!(life.start(&[]).await.is_err());
+        life.storage.fail_delete.store(false, Ordering::Relaxed);
+        let mut again = life.start(&listed).await.unwrap();
+        again.commit(&listed).await.unwrap();
+        assert_eq!((life.visible(), life.leftovers()), (rows(0..10), 0));
+    });
+}
+
+#[test]
+fn a_checkpoint_out_of_order_is_refused_and_not_taken_for_committed() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(vec![row(1)]).await;
+        let first = start.prepare(1).await;
+        start.write(vec![row(2)]).await;
+        let second = start.prepare(2).await;
+        start.commit(&second).await.unwrap();
+        let why = refused(start.commit(&first).await);
+        assert!(why.contains("out of order"), "{why}");
+        let mut twice = second.clone();
+        twice[0].payload["chunks"][0]["name"] = "staged/out/other-g1".into();
+        refused(start.commit(&twice).await);
+        start.commit(&second).await.unwrap();
+    });
+}
+
+#[test]
+fn blobs_of_a_newer_start_are_left_alone() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        life.starts = 7;
+        let mut newer = life.start(&[]).await.unwrap();
+        newer.write(vec![row(0)]).await;
+        newer.prepare(1).await;
+        // The fence of this target is broken, so that only the names protect the blobs.
+        life.target.0.lock().unwrap().fence.0 = Generation(0);
+        life.starts = 3;
+        assert!(life.start(&[]).await.unwrap().removed.is_empty());
+        assert_eq!(life.leftovers(), 1);
+    });
+}
