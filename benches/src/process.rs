@@ -1,4 +1,4 @@
-//! Child processes that measure one variant, and the memory of a process.
+//! Child processes that measure one variant; the memory and processor time of a process.
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -25,6 +25,21 @@ pub fn memory() -> Result<Memory> {
         kib.map(|kib| kib << 10).with_context(|| format!("/proc/self/status has no {name}"))
     };
     Ok(Memory { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+}
+
+/// Clock ticks a second in `/proc`: the same on all Linux systems that Rust supports.
+const TICKS: f64 = 100.0;
+
+/// Processor time that all threads of this process have used, in seconds.
+///
+/// # Errors
+/// The system does not say (it is not Linux).
+pub fn processor_seconds() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").context("processor time is read from /proc")?;
+    // The second field is the program's name in parentheses; user and system time are fields 14 and 15.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(2);
+    let ticks: f64 = fields.filter_map(|field| field.parse::<f64>().ok()).sum();
+    Ok(ticks / TICKS)
 }
 
 /// Runs this program again with other arguments, and reads the last line of what it prints as JSON.

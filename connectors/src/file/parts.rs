@@ -4,7 +4,7 @@ use super::encode::{Encode, PartFile};
 use super::mark::{self, Mark, failed, sync_dir};
 use serde::{Deserialize, Serialize};
 use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
-use staunch_core::{CheckpointId, Committable, Error, Result};
+use staunch_core::{CheckpointId, Committable, Error, Result, crash};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -180,6 +180,7 @@ impl Committer for PartsCommitter {
             for committable in &committables {
                 let part = Part::of(committable, &context.sink).map_err(CommitError::Refused)?;
                 publish(&dir, &part, committable, &context)?;
+                crash::point("commit.some_done").map_err(|e| CommitError::Retry(failed("publish into", &dir, e)))?;
             }
             // Also if all were published before: the crash may have come between renaming and syncing.
             let synced = sync_dir(&dir).and_then(|()| sync_dir(&mark::pending(&dir)));

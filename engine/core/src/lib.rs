@@ -31,6 +31,7 @@ pub use metrics::Metrics;
 pub use run::{Outcome, plan, run};
 pub use source_ext::SourceExt;
 pub use staunch_checkpoint::{CheckpointId, Committable, Generation};
+pub use staunch_crash as crash;
 pub use staunch_state::storage::Storage;
 pub use staunch_state::{Namespace, StateKey, StateValue, Table, hash_key};
 pub use stream::{Keyed, Stream};

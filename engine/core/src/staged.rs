@@ -366,6 +366,8 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
                 self.connection = None;
                 return Err(error);
             }
+            crate::crash::point("commit.some_done")
+                .map_err(|e| CommitError::Retry(Error::external("a commit failed").caused_by(e)))?;
             let done = self.done.entry(committable.instance).or_default();
             done.insert(committable.checkpoint, first);
             if done.len() > REMEMBERED {

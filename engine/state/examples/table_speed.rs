@@ -73,10 +73,8 @@ fn table() -> Table<u64, (), u64> {
 
 /// Fills each contender with every key once, then lets them take turns at random keys.
 fn compare(keys: u64, batch: usize, contenders: &mut [(&str, &mut dyn FnMut(&mut Vec<u64>))]) {
-    let fills: Vec<_> = contenders
-        .iter_mut()
-        .map(|(_, update)| timed(keys, batch, &scatter, update))
-        .collect();
+    let fills: Vec<_> =
+        contenders.iter_mut().map(|(_, update)| timed(keys, batch, &scatter, update)).collect();
     let mut rounds = vec![Vec::new(); contenders.len()];
     for round in 0..ROUNDS as u64 {
         for ((_, update), times) in contenders.iter_mut().zip(&mut rounds) {
@@ -96,7 +94,7 @@ fn compare(keys: u64, batch: usize, contenders: &mut [(&str, &mut dyn FnMut(&mut
     }
 }
 
-/// Nanoseconds an update, and the longest batch.
+/// Nanoseconds of processor time an update, and the longest batch by the clock.
 fn timed(
     total: u64,
     batch: usize,
@@ -109,12 +107,19 @@ fn timed(
         let end = (at + batch as u64).min(total);
         buffer.clear();
         buffer.extend((at..end).map(key));
-        let started = Instant::now();
+        let (started, began) = (Instant::now(), processor_time());
         update(&mut buffer);
         let took = started.elapsed();
-        (spent, longest, at) = (spent + took, longest.max(took), end);
+        spent += processor_time().zip(began).map_or(took, |(now, began)| now.saturating_sub(began));
+        (longest, at) = (longest.max(took), end);
     }
     (spent.as_nanos() as f64 / total as f64, longest)
+}
+
+/// Processor time of this thread, where the kernel tells it: other programs do not count then.
+fn processor_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// An odd multiplier permutes 2^64 and so scatters the keys over the whole width.

@@ -13,6 +13,7 @@ pub use lock::DirectoryLock;
 
 use crate::error::StateError;
 use crate::storage::{Put, Storage, StorageError};
+use staunch_crash::point;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -125,7 +126,9 @@ impl Directory {
         let staged = temporary::Temporary::new(&self.root);
         let mut file = File::options().write(true).create_new(true).open(staged.path())?;
         file.write_all(bytes)?;
+        point("storage.temporary_written")?;
         file.sync_all()?;
+        point("storage.temporary_synced")?;
         Ok(staged)
     }
 
@@ -139,7 +142,9 @@ impl Directory {
     ) -> Result<(), StorageError> {
         self.make_folder(file).map_err(self.failed("make the folder of", name))?;
         fs::rename(staged.path(), file).map_err(self.failed(action, name))?;
-        sync_folder(self.folder_of(file)).map_err(self.unknown("sync the folder of", name))
+        point("storage.visible")
+            .and_then(|()| sync_folder(self.folder_of(file)))
+            .map_err(self.unknown("sync the folder of", name))
     }
 }
 
@@ -165,6 +170,7 @@ impl Storage for Directory {
     fn put_if_absent(&self, name: &str, bytes: &[u8]) -> Result<Put, StorageError> {
         let file = self.file(name)?;
         let staged = self.stage(bytes).map_err(self.failed("create", name))?;
+        point("decision.temporary_synced").map_err(self.failed("create", name))?;
         self.make_folder(&file).map_err(self.failed("make the folder of", name))?;
         let put = match fs::hard_link(staged.path(), &file) {
             Ok(()) => Put::Created,
@@ -172,7 +178,9 @@ impl Storage for Directory {
             Err(error) => return Err(self.failed("create", name)(error)),
         };
         // After `Exists` too: what another process linked and did not sync yet, we build upon.
-        sync_folder(self.folder_of(&file)).map_err(self.unknown("sync the folder of", name))?;
+        point("decision.visible")
+            .and_then(|()| sync_folder(self.folder_of(&file)))
+            .map_err(self.unknown("sync the folder of", name))?;
         Ok(put)
     }
 
@@ -220,9 +228,7 @@ impl Storage for Directory {
 
     fn delete(&self, name: &str) -> Result<(), StorageError> {
         match fs::remove_file(self.file(name)?) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(self.failed("delete", name)(error))
-            }
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("delete", name)(error)),
             _ => Ok(()),
         }
     }

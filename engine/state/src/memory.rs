@@ -69,8 +69,7 @@ impl Storage for InMemoryStorage {
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, StorageError> {
         let blob = self.blob(name)?;
         let end = offset.saturating_add(length);
-        let range = usize::try_from(offset).unwrap_or(usize::MAX)
-            ..usize::try_from(end).unwrap_or(usize::MAX);
+        let range = usize::try_from(offset).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
         let short = || self.io("read a range of", name)(Error::from(ErrorKind::UnexpectedEof));
         blob.get(range).map(<[u8]>::to_vec).ok_or_else(short)
     }

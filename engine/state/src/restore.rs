@@ -110,10 +110,7 @@ fn check_head<K: StateKey, N: Namespace, V: StateValue>(
 }
 
 /// The groups that both the table and the writer of a shard own.
-fn wanted_groups<K: StateKey, N: Namespace, V: StateValue>(
-    table: &Table<K, N, V>,
-    head: &Head,
-) -> Vec<u16> {
+fn wanted_groups<K: StateKey, N: Namespace, V: StateValue>(table: &Table<K, N, V>, head: &Head) -> Vec<u16> {
     let theirs = |group: &u16| head.owned.iter().any(|(from, to)| (from..=to).contains(&group));
     table.owned().iter().copied().filter(theirs).collect()
 }

@@ -23,8 +23,7 @@ const UNNUMBERED: u32 = u32::MAX / 2;
 pub fn schema_of<K: StateKey, N: Namespace, V: StateValue>() -> String {
     let mut text = String::new();
     let mut all = Registry::new();
-    for (role, (name, types)) in
-        [("key", shape::<K>()), ("namespace", shape::<N>()), ("value", shape::<V>())]
+    for (role, (name, types)) in [("key", shape::<K>()), ("namespace", shape::<N>()), ("value", shape::<V>())]
     {
         let _ = writeln!(text, "{role}: {name}");
         all.extend(types);

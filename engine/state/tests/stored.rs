@@ -1,10 +1,12 @@
 //! Stored shards: what a spilled table writes, and what happens when a stored file is damaged.
 
+#![allow(clippy::unwrap_used)]
+
 use serde::{Deserialize, Serialize};
 use staunch_checkpoint::{CheckpointId, FileKind, Generation, Shard};
 use staunch_state::{
-    Assignment, Directory, FreezeMode, Groups, InMemoryStorage, PersistedShard, Persister,
-    ShardIdentity, SpillShared, StateError, Storage, Table, TableConfig, hash_key, restore_table,
+    Assignment, Directory, FreezeMode, Groups, InMemoryStorage, PersistedShard, Persister, ShardIdentity,
+    SpillShared, StateError, Storage, Table, TableConfig, hash_key, restore_table,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -38,9 +40,7 @@ fn write(table: &mut Words, keys: std::ops::Range<u64>, text: &str) {
     let mut items: Vec<u64> = keys.collect();
     let hashes: Vec<u64> = items.iter().map(hash_key).collect();
     let value = |key| format!("{text} {key}");
-    table
-        .update_batch(&hashes, &mut items, |key| (key, ()), |key, slot| *slot = Some(value(key)))
-        .unwrap();
+    table.update_batch(&hashes, &mut items, |key| (key, ()), |key, slot| *slot = Some(value(key))).unwrap();
 }
 
 fn checkpoint(table: &mut Words, persister: &Persister, id: u32, mode: FreezeMode) -> PersistedShard {
@@ -91,8 +91,7 @@ fn restored(folder: &Path, storage: &dyn Storage, shard: &Shard) -> Result<Words
 #[test]
 fn a_second_base_copies_only_new_table_files_and_a_successor_continues_the_chain() {
     let folders = tempfile::tempdir().unwrap();
-    let storage: Arc<dyn Storage> =
-        Arc::new(Directory::open(folders.path().join("checkpoints")).unwrap());
+    let storage: Arc<dyn Storage> = Arc::new(Directory::open(folders.path().join("checkpoints")).unwrap());
     let (mut table, persister, parts) = spilled(&folders.path().join("one"), storage.clone());
     let kinds = |shard: &Shard, kind| shard.files.iter().filter(|f| f.kind == kind).count();
     let shard = &parts[2].shard;

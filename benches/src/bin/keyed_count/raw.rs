@@ -73,13 +73,22 @@ struct Progress {
     counted: AtomicU64,
 }
 
-/// Runs the dataflow for about `seconds`; `open` makes the state of a worker.
+/// The worker of a key: what timely's exchange does with [`mix`] of it.
+pub fn owner(key: u64) -> usize {
+    mix(key) as usize % WORKERS
+}
+
+/// Runs the dataflow for about `seconds`; `open` makes the state of a worker, which has its keys
+/// already if `filled`.
 pub fn measure<C: Counts>(
     keys: u64,
     seconds: f64,
+    filled: bool,
     open: impl Fn(usize) -> Result<C> + Send + Sync + 'static,
 ) -> Result<Measured> {
     let progress = Arc::new(Progress::default());
+    let first = if filled { keys } else { 0 };
+    progress.counted.store(first, Relaxed);
     let shared = Arc::clone(&progress);
     let guards = timely::execute(timely::Config::process(WORKERS), move |worker| -> Result<()> {
         let (index, progress) = (worker.index(), Arc::clone(&shared));
@@ -87,7 +96,7 @@ pub fn measure<C: Counts>(
         progress.ready.fetch_add(1, Relaxed);
         worker.dataflow::<u64, _, _>(|scope| {
             let probe = Handle::new();
-            let numbers = source(scope, keys, index, probe.clone(), Arc::clone(&progress));
+            let numbers = source(scope, keys, first, index, probe.clone(), Arc::clone(&progress));
             let counted = count(numbers, counts, progress);
             discard(counted).probe_with(&probe);
         });
@@ -111,6 +120,7 @@ pub fn measure<C: Counts>(
 fn source<'s>(
     scope: Scope<'s, u64>,
     keys: u64,
+    first: u64,
     worker: usize,
     probe: Handle<u64>,
     progress: Arc<Progress>,
@@ -121,7 +131,7 @@ fn source<'s>(
     let again = scope.activator_for(builder.operator_info().address);
     builder.build(move |mut capabilities| {
         let mut held = capabilities.pop();
-        let (mut index, mut unfinished) = (0, VecDeque::new());
+        let (mut index, mut unfinished) = (first.div_ceil(WORKERS as u64).next_multiple_of(ROUND), VecDeque::new());
         move |_| {
             if progress.stop.load(Relaxed) {
                 held = None;

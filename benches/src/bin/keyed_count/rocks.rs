@@ -1,8 +1,7 @@
 //! State as it is done first: a RocksDB of each worker, read and written for every record.
 
 use crate::keys;
-use crate::raw::Counts;
-use crate::variant::WORKERS;
+use crate::raw::{Counts, owner};
 use anyhow::{Result, anyhow};
 use rocksdb::{DB, Options, WriteBatch, WriteOptions};
 use std::path::Path;
@@ -17,8 +16,8 @@ pub struct Rocks {
 }
 
 impl Rocks {
-    /// A database with its share of the keys, at count 0: filling it record by record would take most
-    /// of the run. Which worker owns which key does not matter for that, so every second one is here.
+    /// A database with the worker's keys, at count 0: to fill it record by record would take most of
+    /// the run.
     pub fn open(dir: &Path, worker: usize, keys: u64) -> Result<Self> {
         let mut options = Options::default();
         options.create_if_missing(true);
@@ -26,11 +25,11 @@ impl Rocks {
         // As in the engine, where the checkpoint is the durability.
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
-        let mine: Vec<u64> = keys::all(keys).skip(worker).step_by(WORKERS).collect();
+        let mine: Vec<u64> = keys::all(keys).filter(|key| owner(*key) == worker).collect();
         for some in mine.chunks(BATCH) {
             let mut batch = WriteBatch::default();
             some.iter().for_each(|key| batch.put(key.to_le_bytes(), 0u64.to_le_bytes()));
-            db.write_opt(&batch, &unlogged)?;
+            db.write_opt(batch, &unlogged)?;
         }
         Ok(Self { db, unlogged })
     }

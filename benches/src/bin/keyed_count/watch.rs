@@ -2,7 +2,7 @@
 
 use crate::variant::Measured;
 use anyhow::Result;
-use benches::process::memory;
+use benches::process::{memory, processor_seconds};
 use std::time::{Duration, Instant};
 
 /// Part of a run that passes before the measured time begins, at least.
@@ -23,15 +23,18 @@ pub fn watch(
     while started.elapsed().as_secs_f64() < WARM_UP * seconds || counted()? < keys {
         std::thread::sleep(LOOK);
     }
-    let (began, before, resident) = (Instant::now(), counted()?, memory()?.resident);
+    let resident = memory()?.resident;
     look()?;
+    let (began, before, processor) = (Instant::now(), counted()?, processor_seconds()?);
     while began.elapsed().as_secs_f64() < (1.0 - WARM_UP) * seconds {
         std::thread::sleep(LOOK);
         look()?;
     }
-    let (after, took, memory) = (counted()?, began.elapsed(), memory()?);
+    let (after, took, used, memory) = (counted()?, began.elapsed(), processor_seconds()? - processor, memory()?);
+    let records = (after - before) as f64;
     Ok(Measured {
-        records_per_second: (after - before) as f64 / took.as_secs_f64(),
+        records_per_second: records / took.as_secs_f64(),
+        processor_ns: used / records * 1e9,
         peak_bytes: memory.peak,
         resident_before_bytes: resident,
         resident_after_bytes: memory.resident,

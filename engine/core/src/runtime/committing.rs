@@ -1,6 +1,7 @@
 //! Phase two: one task a sink publishes what was decided, with bounded retries.
 
 use super::shared::{Message, Shared};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::sink::{CommitError, Committer, Sink, SinkContext};
 use staunch_checkpoint::{CheckpointId, Committable, Event};
@@ -78,6 +79,7 @@ impl CommitTask {
     /// Commits what comes, in order, until nobody sends any more.
     pub(crate) async fn run(mut self, mut due: mpsc::UnboundedReceiver<Vec<Committable>>) {
         while let Some(committables) = due.recv().await {
+            crash::pass("commit.due");
             let began = Instant::now();
             let event = self.commit(&committables).await;
             let result = if matches!(event, Event::Committed { .. }) { "committed" } else { "refused" };
@@ -85,6 +87,7 @@ impl CommitTask {
             let took = began.elapsed().as_secs_f64();
             let _ = self.shared.coordinator.send(Message::CommitTook(took));
             self.shared.tell(event);
+            crash::pass("commit.done");
         }
     }
 
@@ -94,7 +97,9 @@ impl CommitTask {
         let deadline = Instant::now() + self.shared.config.commit_timeout;
         let mut wait = FIRST_WAIT;
         loop {
-            let reason = match self.committer.commit(committables).await {
+            let committed = self.committer.commit(committables).await;
+            crash::pass("commit.at_target");
+            let reason = match committed {
                 Ok(()) => return Event::Committed { sink: self.sink.clone(), upto },
                 Err(CommitError::Refused(error)) => error.to_string(),
                 Err(CommitError::Retry(error)) => {

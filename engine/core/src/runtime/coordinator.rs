@@ -6,6 +6,7 @@
 use super::log::Log;
 use super::shared::{Message, Shared};
 use crate::control::{Controls, Request};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::run::Outcome;
 use crossbeam_channel::{Receiver, select};
@@ -250,6 +251,7 @@ impl Driver {
             match action {
                 Action::Barrier { checkpoint, kind } => self.barrier(checkpoint, &kind),
                 Action::Publish { checkpoint, slot, manifest } => {
+                    crash::pass("decision.due");
                     let outcome = self.log.publish(slot, &manifest);
                     self.state.publishing = Some((slot, manifest));
                     self.state.reread_wait = Duration::from_millis(50);
@@ -281,9 +283,13 @@ impl Driver {
         self.state.undecided = Some((checkpoint, now));
         self.state.epochs.insert(checkpoint.0 + 1, now);
         self.shared.clock.barrier(checkpoint.0);
+        crash::pass("barrier.sent");
     }
 
     fn published(&mut self, checkpoint: CheckpointId, slot: Slot, outcome: Published) {
+        if outcome == Published::Created {
+            crash::pass("decision.made");
+        }
         if !matches!(outcome, Published::Unknown(_)) {
             self.state.publishing = None;
         }
@@ -326,6 +332,7 @@ impl Driver {
         self.shared.io.spawn_blocking(move || {
             let names = expiry.slots.iter().map(|slot| log.name(*slot)).chain(expiry.files);
             for name in names {
+                crash::pass("expire.some_deleted");
                 if let Err(error) = shared.storage.delete(&name) {
                     tracing::warn!(%error, "an expired checkpoint's file was not deleted");
                 }

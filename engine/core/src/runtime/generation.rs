@@ -10,6 +10,7 @@ use super::tick::{Tick, tick};
 use super::worker::{Registry, Site, WorkerContext};
 use crate::config::RunConfig;
 use crate::control::Controls;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::metrics::Metrics;
@@ -66,6 +67,7 @@ where
     if let Some((_, manifest)) = &recovery.restore {
         config.groups = manifest.groups;
     }
+    crash::pass("recovery.claimed");
     announce(&recovery);
     metrics.restarts.inc_by(recovery.generation.0.saturating_sub(1) as f64);
 
@@ -161,6 +163,7 @@ where
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(Outcome::AlreadyFinished);
     }
+    crash::pass("recovery.recommitted");
     recovery::remove_orphans(&*shared.storage, &log)?;
     find_splits(&shared, registry)?;
 
@@ -225,6 +228,7 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
             );
         }
         let committer = shared.io.block_on(factory.recover(shared.sink_context(&factory.name, 0), listed))?;
+        crash::pass("recovery.sink_fenced");
         let (sender, due) = tokio::sync::mpsc::unbounded_channel();
         let task = CommitTask { sink: factory.name.clone(), committer, shared: Arc::clone(shared) };
         shared.spawn(format!("the committer of sink `{}`", factory.name), task.run(due));

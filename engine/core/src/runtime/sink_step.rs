@@ -10,6 +10,7 @@ use super::tick::Tick;
 use super::worker::{Site, WorkerContext};
 use super::Flow;
 use crate::batch::Batch;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::StepMetrics;
 use crate::sink::{Sink, SinkContext, SinkWriter};
@@ -200,7 +201,10 @@ impl WriterTask {
     }
 
     async fn prepare<W: SinkWriter>(&self, writer: &mut W, checkpoint: CheckpointId) -> Result<()> {
+        let failed = |e| Error::external("the output could not be prepared").caused_by(e);
+        crash::point("sink.preparing").map_err(failed)?;
         let prepared = writer.prepare(checkpoint).await?;
+        crash::point("sink.prepared").map_err(failed)?;
         let committable = |prepared: crate::sink::Prepared| Committable {
             checkpoint,
             instance: self.context.instance,

@@ -11,6 +11,7 @@ use super::tick::{Tick, epoch, tick};
 use super::worker::{Site, WorkerContext};
 use super::{Flow, shared::Message};
 use crate::batch::{BATCH_RECORDS, Batch};
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::StepMetrics;
 use crate::source::{BadInput, DeadLetter, Records, Source};
@@ -238,6 +239,7 @@ impl<S: Source> Driver<S> {
         for closed in epoch(mine)..epoch(now) {
             let parts: Result<Vec<_>> =
                 self.splits.iter_mut().map(|split| split.checkpoint(CheckpointId(closed))).collect();
+            crash::pass("source.positions_captured");
             self.worker.shared.tell(Event::Ack {
                 part: Part::source(&self.name, self.worker.index as u32),
                 checkpoint: CheckpointId(closed),

@@ -103,7 +103,10 @@ impl<S: Source> Split<S> {
     pub(crate) fn collect_opened(&mut self) -> Result<()> {
         let Reader::Opening(receiver) = &self.reader else { return Ok(()) };
         match receiver.try_recv() {
-            Ok(opened) => self.reader = Reader::Open(opened?),
+            Ok(opened) => {
+                self.reader = Reader::Open(opened?);
+                crate::crash::pass("recovery.split_opened");
+            }
             Err(mpsc::TryRecvError::Empty) => {}
             Err(mpsc::TryRecvError::Disconnected) => {
                 return Err(Error::internal(format!("split {}: the source panicked while opening it", self.id)));

@@ -11,6 +11,7 @@ use super::worker::Site;
 use super::{Flow, shared::Shared};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::error::{Error, Result};
+use crate::crash;
 use crate::keyed::{KeyedStep, Output};
 use crate::metrics::StepMetrics;
 use serde::Serialize;
@@ -154,6 +155,7 @@ where
         if part.is_some() {
             step.restored(&mut table, watermark.now())?;
             tracing::debug!(step = name, worker, ?restored, "state restored");
+            crash::pass("recovery.state_loaded");
         }
         let identity = ShardIdentity {
             job: shared.config.job.clone(),
@@ -287,6 +289,7 @@ where
             self.freeze_slice()?;
         }
         let checkpoint = CheckpointId(self.alignment.epoch());
+        crash::pass("state.aligned");
         self.table.begin_freeze(self.persister.next_mode())?;
         self.freezing = Some((checkpoint, self.watermark.applied()));
         self.observe_stall(began);
@@ -319,6 +322,7 @@ where
                 };
                 shared.tell(event);
             };
+            crash::pass("state.frozen");
             self.persister.persist(checkpoint, watermark, frozen, Box::new(done));
         }
         Ok(())

@@ -59,11 +59,7 @@ impl Chain {
         let outcome = self.write(checkpoint);
         self.count();
         done(outcome.map(|written| PersistedShard {
-            shard: Shard {
-                worker: self.identity.worker,
-                watermark_ms,
-                files: self.files.clone(),
-            },
+            shard: Shard { worker: self.identity.worker, watermark_ms, files: self.files.clone() },
             bytes_written: written.bytes,
             entries: written.entries,
             took: started.elapsed(),
@@ -135,6 +131,7 @@ impl Chain {
                 if is_base { (FileKind::Base, ".base") } else { (FileKind::Delta, ".delta") };
             let name = self.identity.file(checkpoint, ending);
             let put = writer.finish(&*self.storage, name, kind)?;
+            staunch_crash::point("state.file_written").map_err(StateError::io("write into", scratch))?;
             written.bytes += put.bytes;
             file = Some(put);
         }

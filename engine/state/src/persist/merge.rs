@@ -54,9 +54,7 @@ pub(super) fn merge(
 fn mergeable(files: &[FileRef]) -> Option<usize> {
     let from = files.len().checked_sub(WIDTH)?;
     let run = &files[from..];
-    let same = |file: &FileRef| {
-        file.kind == FileKind::Delta && level(&file.name) == level(&run[0].name)
-    };
+    let same = |file: &FileRef| file.kind == FileKind::Delta && level(&file.name) == level(&run[0].name);
     let small = run.iter().map(|file| file.bytes).sum::<u64>() <= LIMIT_BYTES;
     (small && run.iter().all(same)).then_some(from)
 }

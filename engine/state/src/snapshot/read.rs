@@ -121,9 +121,7 @@ impl<'a> Snapshot<'a> {
         match self.storage.get_range(&self.file.name, offset, length) {
             Ok(bytes) if bytes.len() as u64 == length => Ok(bytes.into()),
             Ok(_) => Err(past()),
-            Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => {
-                Err(past())
-            }
+            Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => Err(past()),
             Err(error) => Err(error.into()),
         }
     }
@@ -207,9 +205,7 @@ fn check_start(file: &FileRef, bytes: &[u8]) -> Result<(), StateError> {
     match u32_at(bytes, 8) {
         VERSION => Ok(()),
         0 => Err(StateError::damaged(&file.name, 8, "format version 0 does not exist")),
-        found => {
-            Err(StateError::NewerFormat { file: file.name.clone(), offset: 8, found, known: VERSION })
-        }
+        found => Err(StateError::NewerFormat { file: file.name.clone(), offset: 8, found, known: VERSION }),
     }
 }
 

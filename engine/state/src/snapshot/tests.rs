@@ -29,7 +29,11 @@ fn file(storage: &InMemoryStorage, bytes: usize) -> FileRef {
     writer.finish(storage, "state/counts/1/7-g2.delta".to_owned(), FileKind::Delta).unwrap()
 }
 
-fn read(storage: &dyn Storage, file: &FileRef, wanted: &[u16]) -> Result<Vec<(u16, Vec<u8>)>, crate::StateError> {
+fn read(
+    storage: &dyn Storage,
+    file: &FileRef,
+    wanted: &[u16],
+) -> Result<Vec<(u16, Vec<u8>)>, crate::StateError> {
     let mut found = Vec::new();
     Snapshot::open(storage, file)?.read(
         |group| wanted.contains(&group),

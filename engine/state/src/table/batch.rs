@@ -6,19 +6,9 @@ use crate::codec;
 use crate::error::StateError;
 use crate::key::{Namespace, StateKey, StateValue};
 
-/// An item's index slot is asked for twice this far ahead of its update, its entry this far ahead:
-/// enough to hide the latency, few enough to stay in the first-level cache until they are used.
-const AHEAD: usize = 32;
-/// Items whose intermediate results are kept; a power of two not below `2 * AHEAD`.
-const RING: usize = 2 * AHEAD;
-/// Items that are looked up in RocksDB by one call.
+/// Items whose cache lines are fetched ahead of their updates, and that are looked up in RocksDB by
+/// one call: enough to hide the latency, few enough to stay in the first-level cache until used.
 const CHUNK: usize = 64;
-
-/// What is known of the items ahead.
-struct Ring {
-    index_hashes: [u32; RING],
-    places: [u32; RING],
-}
 
 impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// Applies `f` to the value of each item's key, in order. `None` in means that the key has no
@@ -39,73 +29,54 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             let problem = format!("{} hashes for {} items", hashes.len(), items.len());
             return Err(StateError::internal(&self.config.name, problem));
         }
-        let mut ring = Ring { index_hashes: [0; RING], places: [NONE; RING] };
-        let mut spilled: Vec<Option<V>> = Vec::new();
-        for (at, (hash, item)) in hashes.iter().zip(items.iter()).enumerate().take(2 * AHEAD) {
-            self.ask_for_slot(*hash, key(item).1, at, &mut ring);
-        }
-        for (at, hash) in hashes.iter().enumerate().take(AHEAD) {
-            self.ask_for_entry(*hash, at, &mut ring);
-        }
+        let groups = self.config.groups;
         let misses = self.misses;
+        let mut ahead = [(0u16, 0u32, NONE); CHUNK];
+        let mut spilled: Vec<Option<V>> = Vec::new();
         let mut rest = items.drain(..);
-        for (at, hash) in hashes.iter().enumerate() {
-            if self.spill.is_some() && at % CHUNK == 0 {
-                let chunk = &hashes[at..hashes.len().min(at + CHUNK)];
-                let ahead = rest.as_slice();
-                self.fetch_missing(chunk, |at| key(&ahead[at]), &mut spilled)?;
+        for hashes in hashes.chunks(CHUNK) {
+            let chunk = &rest.as_slice()[..hashes.len()];
+            for ((hash, item), next) in hashes.iter().zip(chunk).zip(&mut ahead) {
+                let (group, index_hash) = (groups.of(*hash), key(item).1.index_hash(*hash));
+                self.parts[usize::from(group)].prefetch_slot(index_hash);
+                *next = (group, index_hash, NONE);
             }
-            let (index_hash, place) = (ring.index_hashes[at % RING], ring.places[at % RING]);
-            if let (Some(hash), Some(item)) =
-                (hashes.get(at + 2 * AHEAD), rest.as_slice().get(2 * AHEAD))
-            {
-                self.ask_for_slot(*hash, key(item).1, at, &mut ring);
-            }
-            if let Some(hash) = hashes.get(at + AHEAD) {
-                self.ask_for_entry(*hash, at + AHEAD, &mut ring);
-            }
-            let Some(item) = rest.next() else { break };
-            let group = self.config.groups.of(*hash);
-            let (k, ns) = key(&item);
-            // Nearly always the candidate is the key's entry: one look serves all.
-            if place != NONE {
-                match self.parts[usize::from(group)].write_if(place, k, ns, self.now) {
-                    Ok(Some(value)) => {
-                        let before = value.is_some();
-                        f(item, value);
-                        let after = value.is_some();
-                        self.live = self.live + u64::from(after) - u64::from(before);
-                        continue;
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        return Err(StateError::codec(&self.config.name, "freeze an entry")(error));
-                    }
+            for (group, index_hash, place) in &mut ahead[..hashes.len()] {
+                let part = &self.parts[usize::from(*group)];
+                *place = part.candidate(*index_hash);
+                if *place != NONE {
+                    part.prefetch_entry(*place);
                 }
             }
-            self.update_other(group, index_hash, item, &key, &mut f, spilled.get_mut(at % CHUNK))?;
+            if self.spill.is_some() {
+                self.fetch_missing(hashes, |at| key(&chunk[at]), &mut spilled)?;
+            }
+            let now = self.now;
+            for (at, (group, index_hash, place)) in ahead[..hashes.len()].iter().enumerate() {
+                let Some(item) = rest.next() else { break };
+                let (k, ns) = key(&item);
+                // Nearly always the candidate is the key's entry: one look serves all.
+                if *place != NONE {
+                    match self.parts[usize::from(*group)].write_if(*place, k, ns, now) {
+                        Ok(Some(value)) => {
+                            let before = value.is_some();
+                            f(item, value);
+                            if value.is_some() != before {
+                                self.live = self.live + u64::from(!before) - u64::from(before);
+                            }
+                            continue;
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            return Err(StateError::codec(&self.config.name, "freeze an entry")(error));
+                        }
+                    }
+                }
+                self.update_other(*group, *index_hash, item, &key, &mut f, spilled.get_mut(at))?;
+            }
         }
         self.hits += hashes.len() as u64 - (self.misses - misses);
         Ok(())
-    }
-
-    /// First step of an update: the cache line of its index slot.
-    #[inline(always)]
-    fn ask_for_slot(&self, hash: u64, ns: N, at: usize, ring: &mut Ring) {
-        let index_hash = ns.index_hash(hash);
-        self.parts[usize::from(self.config.groups.of(hash))].prefetch_slot(index_hash);
-        ring.index_hashes[at % RING] = index_hash;
-    }
-
-    /// Second step: the cache line of its entry.
-    #[inline(always)]
-    fn ask_for_entry(&self, hash: u64, at: usize, ring: &mut Ring) {
-        let part = &self.parts[usize::from(self.config.groups.of(hash))];
-        let place = part.candidate(ring.index_hashes[at % RING]);
-        if place != NONE {
-            part.prefetch_entry(place);
-        }
-        ring.places[at % RING] = place;
     }
 
     /// The update of a key that was not where the look ahead said: it came since, another key has the

@@ -130,8 +130,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             match &entry.value {
                 Some(stored) => {
                     value.clear();
-                    codec::append(stored, &mut value)
-                        .map_err(StateError::codec(name, "write a value"))?;
+                    codec::append(stored, &mut value).map_err(StateError::codec(name, "write a value"))?;
                     batch.put(&key, &value);
                     part.spilled = true;
                 }

@@ -74,9 +74,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         }
         let finished = progress.group == self.owned.len();
         self.freeze = Some(progress);
-        outcome
-            .map(|()| finished)
-            .map_err(StateError::codec(&self.config.name, "freeze an entry"))
+        outcome.map(|()| finished).map_err(StateError::codec(&self.config.name, "freeze an entry"))
     }
 
     /// Ends the freeze in progress (carrying out what is left of it) and returns what was frozen. Give
@@ -104,8 +102,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             groups: self.config.groups,
             owned: self.owned.clone(),
             sections,
-            spill: capture
-                .map(|spill| Capture { spill: spill.clone(), _gate: self.gate.clone() }),
+            spill: capture.map(|spill| Capture { spill: spill.clone(), _gate: self.gate.clone() }),
             scratch: self.config.spill_dir.clone(),
         })
     }
@@ -118,12 +115,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     }
 
     /// One group's dirty list; true when it is done.
-    fn slice_of_delta(
-        &mut self,
-        group: usize,
-        at: &mut usize,
-        budget: &mut usize,
-    ) -> postcard::Result<bool> {
+    fn slice_of_delta(&mut self, group: usize, at: &mut usize, budget: &mut usize) -> postcard::Result<bool> {
         let (part, now) = (&mut self.parts[group], self.now);
         let list = std::mem::take(&mut part.freezing);
         let end = list.len().min(at.saturating_add(*budget));
@@ -160,12 +152,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     }
 
     /// One group's places in order; true when it is done.
-    fn slice_of_base(
-        &mut self,
-        group: usize,
-        at: &mut usize,
-        budget: &mut usize,
-    ) -> postcard::Result<bool> {
+    fn slice_of_base(&mut self, group: usize, at: &mut usize, budget: &mut usize) -> postcard::Result<bool> {
         let (part, now) = (&mut self.parts[group], self.now);
         let end = (part.length() as usize).min(at.saturating_add(*budget));
         if *at == 0 {

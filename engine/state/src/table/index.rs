@@ -240,7 +240,7 @@ mod tests {
     fn hashes_that_all_collide_work_too() {
         agrees_with_a_map(|_| 0, 300, 20_000);
         agrees_with_a_map(|_| u32::MAX, 300, 20_000);
-        agrees_with_a_map(|key| key % 3 << 30, 500, 50_000);
+        agrees_with_a_map(|key| (key % 3) << 30, 500, 50_000);
     }
 
     #[test]

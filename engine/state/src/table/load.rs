@@ -66,13 +66,17 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         let place = part.find(index_hash, &key, ns);
         // A tombstone is needed only above a spilled value.
         if value.is_none() && !part.spilled {
-            if place != NONE && let Some(entry) = part.forget(place) {
+            if place != NONE
+                && let Some(entry) = part.forget(place)
+            {
                 self.entries -= 1;
                 self.live -= u64::from(entry.value.is_some());
             }
             return Ok(());
         }
-        if place != NONE && let Some(entry) = part.get_mut(place) {
+        if place != NONE
+            && let Some(entry) = part.get_mut(place)
+        {
             self.live = self.live + u64::from(value.is_some()) - u64::from(entry.value.is_some());
             (entry.value, entry.meta) = (value, 0);
             return Ok(());

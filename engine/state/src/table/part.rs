@@ -109,9 +109,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
     /// The place of a key.
     #[inline]
     pub(super) fn find(&self, hash: u32, key: &K, ns: N) -> u32 {
-        self.index.find(hash, |place| {
-            self.get(place).is_some_and(|entry| entry.key == *key && entry.ns == ns)
-        })
+        self.index
+            .find(hash, |place| self.get(place).is_some_and(|entry| entry.key == *key && entry.ns == ns))
     }
 
     /// Adds an entry whose key is not there.

@@ -52,8 +52,7 @@ impl<T> Slab<T> {
 
     #[inline(always)]
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
-        let chunk =
-            &mut self.segments[(at >> Self::SHIFT) as usize][((at & Self::MASK) as usize) / LANES];
+        let chunk = &mut self.segments[(at >> Self::SHIFT) as usize][((at & Self::MASK) as usize) / LANES];
         chunk.0[at as usize % LANES].as_mut()
     }
 
@@ -94,8 +93,7 @@ impl<T> Slab<T> {
     }
 
     fn place(&mut self, at: u32) -> &mut Option<T> {
-        let chunk =
-            &mut self.segments[(at >> Self::SHIFT) as usize][((at & Self::MASK) as usize) / LANES];
+        let chunk = &mut self.segments[(at >> Self::SHIFT) as usize][((at & Self::MASK) as usize) / LANES];
         &mut chunk.0[at as usize % LANES]
     }
 }

@@ -6,8 +6,8 @@
 use crate::error::StateError;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, LogLevel, Options,
-    ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,12 +86,7 @@ impl Spill {
         Self::start(folder, shared, step, false)
     }
 
-    fn start(
-        folder: &Path,
-        shared: &SpillShared,
-        step: &str,
-        create: bool,
-    ) -> Result<Self, StateError> {
+    fn start(folder: &Path, shared: &SpillShared, step: &str, create: bool) -> Result<Self, StateError> {
         let mut this = Self { db: None, folder: folder.to_owned(), step: step.to_owned() };
         let mut options = shared.options();
         options.create_if_missing(create);

@@ -1,0 +1,76 @@
+//! What is frozen is exactly the state at the beginning of the freeze, whatever is written meanwhile.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use staunch_state::{Assignment, FreezeMode, Frozen, Groups, SpillShared, Table, TableConfig, hash_key};
+use std::collections::BTreeMap;
+
+/// The content of frozen sections, deletions applied in order.
+fn content(frozen: &Frozen, onto: &mut BTreeMap<u64, u64>) {
+    for (_, entries, mut bytes) in frozen.sections() {
+        for _ in 0..entries {
+            let ((key, (), value), rest): ((u64, (), Option<u64>), _) =
+                postcard::take_from_bytes(bytes).unwrap();
+            bytes = rest;
+            match value {
+                Some(value) => onto.insert(key, value),
+                None => onto.remove(&key),
+            };
+        }
+        assert!(bytes.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn what_is_frozen_is_the_state_at_the_beginning_of_the_freeze(
+        rounds in prop::collection::vec(
+            (prop::collection::vec((0..300u64, prop::option::of(0..9u64)), 0..400), 1..200usize, prop::bool::ANY),
+            1..12,
+        ),
+    ) {
+        let groups = Groups::new(5);
+        let folder = tempfile::tempdir().unwrap();
+        let mut table: Table<u64, (), u64> = Table::new(TableConfig {
+            name: "numbers".to_owned(),
+            groups,
+            owned: Assignment::even(groups, 1).of_worker(0).collect(),
+            memory_budget_bytes: usize::MAX,
+            spill_dir: folder.path().to_owned(),
+            spill: SpillShared::new(1 << 20, 1 << 20),
+        });
+        let (mut now, mut chain) = (BTreeMap::new(), BTreeMap::new());
+        for (writes, slice, base) in rounds {
+            let at_begin = now.clone();
+            table.begin_freeze(if base { FreezeMode::Base } else { FreezeMode::Delta }).unwrap();
+            prop_assert!(table.begin_freeze(FreezeMode::Delta).is_err());
+            for chunk in writes.chunks(70) {
+                let mut items = chunk.to_vec();
+                let hashes: Vec<u64> = items.iter().map(|(key, _)| hash_key(key)).collect();
+                table
+                    .update_batch(&hashes, &mut items, |(key, _)| (key, ()), |(_, new), value| *value = new)
+                    .unwrap();
+                for (key, new) in chunk {
+                    match new {
+                        Some(new) => now.insert(*key, *new),
+                        None => now.remove(key),
+                    };
+                }
+                table.freeze_slice(slice).unwrap();
+            }
+            let frozen = table.take_frozen().unwrap();
+            if base {
+                chain.clear();
+            }
+            content(&frozen, &mut chain);
+            prop_assert_eq!(&chain, &at_begin);
+            prop_assert_eq!(table.stats().keys_in_memory, now.len() as u64);
+        }
+        table.begin_freeze(FreezeMode::Delta).unwrap();
+        content(&table.take_frozen().unwrap(), &mut chain);
+        prop_assert_eq!(&chain, &now);
+    }
+}
