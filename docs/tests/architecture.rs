@@ -20,6 +20,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("jobs", "jobs", &["staunch"]),
     ("benches", "benches", &["staunch"]),
     ("docs", "docs", &["staunch"]),
+    ("engine/testing", "staunch-testing", &["staunch"]),
 ];
 
 /// Libraries that only some crates may depend on, development dependencies included.
@@ -32,8 +33,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("http-body-util", &["engine/staunch"]),
     ("prometheus", &["engine/core"]),
     ("signal-hook", &["engine/staunch"]),
-    ("clap", &["engine/staunch", "jobs", "benches", "docs"]),
-    ("anyhow", &["engine/staunch", "jobs", "benches"]),
+    ("clap", &["engine/staunch", "engine/testing", "jobs", "benches", "docs"]),
+    ("anyhow", &["engine/staunch", "engine/testing", "jobs", "benches"]),
 ];
 
 /// All that the pure protocol may depend on.

@@ -180,7 +180,8 @@ impl Committer for PartsCommitter {
             for committable in &committables {
                 let part = Part::of(committable, &context.sink).map_err(CommitError::Refused)?;
                 publish(&dir, &part, committable, &context)?;
-                crash::point("commit.some_done").map_err(|e| CommitError::Retry(failed("publish into", &dir, e)))?;
+                crash::point("commit.some_done")
+                    .map_err(|e| CommitError::Retry(failed("publish into", &dir, e)))?;
             }
             // Also if all were published before: the crash may have come between renaming and syncing.
             let synced = sync_dir(&dir).and_then(|()| sync_dir(&mark::pending(&dir)));

@@ -102,13 +102,15 @@ impl Storage for MemoryStorage {
     }
 }
 
-/// Polls a reader by hand until it ends, has been idle for a while, or fails.
+/// What was polled, and how it ended.
 pub struct Polled<T> {
     pub records: Vec<T>,
     pub bad: Vec<DeadLetter>,
     pub progress: Progress,
 }
 
+/// Polls a reader by hand until it ends, has handed out what is wanted, or fails. For up to 128 batches:
+/// more use up tokio's budget for one task, and the channel of a background reader stays pending.
 pub fn poll<R: SplitReader>(
     reader: &mut R,
     until: impl Fn(&[R::Record]) -> bool,

@@ -1,0 +1,35 @@
+# Staunch. `make` alone says what there is to make.
+#
+# One profile (release) and one set of features (the whole workspace) for everything, so that RocksDB, which
+# takes minutes, is compiled once. With CARGO_TARGET_DIR set, what is built there already is used again.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench
+
+CARGO_TARGET_DIR ?= target
+override CARGO_TARGET_DIR := $(abspath $(CARGO_TARGET_DIR))
+export CARGO_TARGET_DIR
+PROGRAMS := $(CARGO_TARGET_DIR)/release
+
+help:
+	@echo "make demo    run a job on real data, kill it half-way, continue it, check the results (10 s)"
+	@echo "make test    run every test, clippy and the documentation (5 minutes)"
+	@echo "make bench   measure: keyed_count beside raw timely and naive RocksDB"
+	@echo "make setup   only install what building needs (part of all the others)"
+	@echo
+	@echo "The first of them also compiles RocksDB, about 10 minutes on two cores."
+
+setup:
+	@.ci/setup
+
+demo: setup
+	@cargo build --workspace --release --bin flight_delays --bin demo
+	@$(PROGRAMS)/demo
+
+test: setup
+	@.ci/test
+
+bench: setup
+	@cargo build --workspace --release --bin keyed_count
+	@$(PROGRAMS)/keyed_count

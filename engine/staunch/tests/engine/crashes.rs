@@ -1,0 +1,135 @@
+//! Crashes at many random moments: the output is the same as if there had been none.
+
+use crate::faulty::{Deed, Faulty, Moment, faulty};
+use crate::harness::{Dice, Fuse, place};
+use crate::oracle::{Input, Total};
+use staunch::memory::collect;
+use staunch::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+const INPUT: Input = Input { splits: 4, records: 30_000, keys: 50 };
+
+#[test]
+fn a_step_that_panics_at_random_records_loses_and_doubles_nothing() {
+    let mut dice = Dice::new(1);
+    let (mut crashes, mut restored) = (0, 0);
+    for _ in 0..12 {
+        let (place, output) = (place().every_ms(5), collect::<Total>());
+        let mut place = place.workers(2);
+        loop {
+            place.config.workers = 1 + dice.roll(3) as usize;
+            let fuse = Fuse::at(1 + dice.roll(100_000));
+            let (sink, pass) = (output.clone(), fuse.clone());
+            let outcome = place.run(move |job| {
+                let pass = pass.clone();
+                // The records come slowly enough for some checkpoints.
+                INPUT.totals(job, sink.clone(), move |number| {
+                    assert!(!pass.burn(), "a record that nobody can stomach");
+                    if number % 1024 == 0 {
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
+                });
+                Ok(())
+            });
+            INPUT.check_prefix(&output.committed());
+            match outcome {
+                Ok(Outcome::Finished) => break,
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => {
+                    assert!(error.to_string().contains("nobody can stomach"), "{error}");
+                    crashes += 1;
+                    restored += u64::from(!output.committed().is_empty());
+                }
+            }
+        }
+        INPUT.check_all(&output.committed());
+        assert_eq!(output.prepared_parts(), 0, "output that was never decided is left");
+        place.assert_tidy();
+    }
+    assert!(crashes >= 10 && restored >= 5, "{crashes} crashes, {restored} of them after a commit");
+}
+
+/// Fails once, at the `nth` of these moments, in this way.
+fn once(moment: Moment, nth: u64, deed: Deed) -> impl Fn(Moment) -> Deed + Send + Sync + 'static {
+    let fuse = Fuse::at(nth);
+    move |now| if now == moment && fuse.burn() { deed } else { Deed::Go }
+}
+
+fn totals_into(sink: &Faulty<Total>) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
+    let sink = sink.clone();
+    move |job| {
+        INPUT.totals(job, sink.clone(), |number| {
+            if number % 1024 == 0 {
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_that_fails_or_panics_at_any_moment_loses_and_doubles_nothing() {
+    let mut dice = Dice::new(2);
+    let moments = [
+        Moment::OpenWriter,
+        Moment::OpenCommitter,
+        Moment::Recover,
+        Moment::Write,
+        Moment::Prepare,
+        Moment::Commit,
+        Moment::Committed,
+    ];
+    for moment in moments {
+        for deed in [Deed::Fail, Deed::Panic, Deed::Refuse] {
+            let mut place = place().every_ms(5);
+            let sink = faulty::<Total>(once(moment, 1 + dice.roll(3), deed));
+            // A failed commit is tried again; everything else ends the run.
+            for attempt in 0.. {
+                assert!(attempt < 5, "{moment:?} {deed:?}: it fails again and again");
+                place.config.workers = 1 + dice.roll(3) as usize;
+                match place.run(totals_into(&sink)) {
+                    Ok(outcome) => {
+                        assert_eq!(outcome, Outcome::Finished);
+                        break;
+                    }
+                    Err(error) => {
+                        let text = error.to_string();
+                        assert!(text.contains("output"), "{moment:?} {deed:?}: no name in {text:?}");
+                        assert!(text.contains(&format!("{moment:?}")), "{moment:?} {deed:?}: {text:?}");
+                        INPUT.check_prefix(&sink.committed());
+                    }
+                }
+            }
+            INPUT.check_all(&sink.committed());
+            assert_eq!(sink.inner.prepared_parts(), 0);
+        }
+    }
+}
+
+#[test]
+fn failing_now_in_the_sink_and_now_in_the_job_loses_and_doubles_nothing() {
+    let mut dice = Dice::new(3);
+    let mut place = place().every_ms(5);
+    let sink = faulty::<Total>(|_| Deed::Go);
+    let began = Arc::new(AtomicU64::new(0));
+    for round in 0.. {
+        assert!(round < 400, "it does not get anywhere");
+        place.config.workers = 1 + dice.roll(3) as usize;
+        let moment = [Moment::Write, Moment::Prepare, Moment::Commit, Moment::Committed][round % 4];
+        // Further every time, so that it ends.
+        let deed = [Deed::Fail, Deed::Panic, Deed::Refuse][dice.roll(3) as usize];
+        sink.replace(once(moment, 2 + dice.roll(4 + round as u64 / 2), deed));
+        began.fetch_add(1, SeqCst);
+        match place.run(totals_into(&sink)) {
+            Ok(outcome) => {
+                assert_eq!(outcome, Outcome::Finished);
+                break;
+            }
+            Err(_) => drop(INPUT.check_prefix(&sink.committed())),
+        }
+    }
+    INPUT.check_all(&sink.committed());
+    assert!(began.load(SeqCst) > 3, "it hardly failed");
+    place.assert_tidy();
+}

@@ -1,0 +1,27 @@
+//! The engine, from outside: whole jobs in this process, through the facade, with everything that can
+//! go wrong.
+//!
+//! Reading order: [`harness`] (running a job with a time limit, looking into its checkpoints),
+//! [`topic`] (a source that the test feeds by hand), [`faulty`] (sinks that misbehave on demand),
+//! [`oracle`] (what the output must be). Then the tests, simplest first.
+
+mod faulty;
+mod harness;
+mod oracle;
+mod topic;
+
+mod bad_input;
+mod commits;
+mod crashes;
+mod event_time;
+mod failures;
+mod flow_control;
+mod follow;
+mod lifecycle;
+mod metrics;
+mod plans;
+mod rescale;
+mod splits;
+mod state;
+mod verbs;
+mod windows;
