@@ -10,6 +10,9 @@
 //!   the process, so that a test can tell a point that was passed from one that never was.
 //!
 //! The points are listed in [`POINTS`]; a test that arms an unknown one fails at once.
+//!
+//! The same feature plants bugs, to test the proof itself: with `STAUNCH_BUG=NAME` the code at the place
+//! of that name does the wrong thing ([`BUGS`]), and a check must notice.
 
 /// Every point there is, in the order of the protocol.
 pub const POINTS: &[&str] = &[
@@ -43,6 +46,27 @@ pub const POINTS: &[&str] = &[
     "recovery.split_opened",
 ];
 
+/// Every bug that can be planted.
+pub const BUGS: &[&str] = &[
+    // A restart does not publish what its checkpoint lists.
+    "recommit_skipped",
+    // Positions in a checkpoint are those of the checkpoint before it.
+    "positions_late",
+    // Records of a later epoch are processed before the barrier.
+    "stash_off",
+    // Expiring a checkpoint deletes files that a newer one still needs.
+    "shared_file_deleted",
+    // A process goes on although a newer one has taken the job over.
+    "fence_ignored",
+];
+
+/// Whether the bug `name` is planted: never, in ordinary builds.
+#[inline(always)]
+#[cfg(not(feature = "enabled"))]
+pub fn bug(_name: &'static str) -> bool {
+    false
+}
+
 /// Passes the point `name`.
 ///
 /// # Errors
@@ -54,7 +78,7 @@ pub fn point(_name: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "enabled")]
-pub use armed::point;
+pub use armed::{bug, point};
 
 /// Passes a point at which nothing can fail; an asked-for error does nothing.
 #[inline(always)]
@@ -106,6 +130,16 @@ mod armed {
         assert!(known, "STAUNCH_CRASH: {action:?} is not kill, stop, error or sleep");
         let nth = parts.next().map_or(1, |n| n.parse().expect("STAUNCH_CRASH: the third part is a number"));
         Armed { name, action, nth }
+    }
+
+    /// Whether the bug `name` is planted.
+    pub fn bug(name: &'static str) -> bool {
+        static PLANTED: OnceLock<Option<String>> = OnceLock::new();
+        let planted = PLANTED.get_or_init(|| std::env::var("STAUNCH_BUG").ok()).as_deref();
+        if let Some(planted) = planted {
+            assert!(super::BUGS.contains(&planted), "STAUNCH_BUG: there is no bug {planted:?}");
+        }
+        planted == Some(name)
     }
 
     /// See the documentation of the crate.

@@ -33,6 +33,8 @@ pub struct Case {
     pub nth: u32,
     /// Number of workers in the armed life; the next lives have others.
     pub workers: u32,
+    /// A bug planted in the victim, to see that it is noticed.
+    pub bug: Option<&'static str>,
 }
 
 /// Points at which an operation can fail; at the others an error has nothing to act on.
@@ -65,11 +67,11 @@ pub fn cases(full: bool) -> Vec<Case> {
                     if full {
                         continue;
                     }
-                    cases.extend(workers.iter().map(|w| Case { point, fault, nth: 1, workers: *w }));
+                    cases.extend(workers.iter().map(|w| Case { point, fault, nth: 1, workers: *w, bug: None }));
                     continue;
                 }
                 let nth = if point.starts_with("recovery.") { 1 } else { *nth };
-                cases.extend(workers.iter().map(|w| Case { point, fault, nth, workers: *w }));
+                cases.extend(workers.iter().map(|w| Case { point, fault, nth, workers: *w, bug: None }));
             }
         }
     }
@@ -83,6 +85,7 @@ pub fn cases(full: bool) -> Vec<Case> {
 pub fn run(case: &Case, program: &Path, dir: &Path) -> Result<(), String> {
     let expected = Expected { records: 2_500, splits: 4, keys: 97 };
     let mut victim = Victim::new(program, dir, expected);
+    victim.bug = case.bug;
     let io = |e: std::io::Error| e.to_string();
     let armed = Life { workers: case.workers, crash: Some(armed(case)) };
     if case.point.starts_with("recovery.") {

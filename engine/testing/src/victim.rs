@@ -19,6 +19,8 @@ pub struct Victim {
     pub rate: u64,
     /// Time between checkpoints, as an argument.
     pub every: String,
+    /// A bug planted in all lives, see the crate `staunch-crash`.
+    pub bug: Option<&'static str>,
     /// Published files as last seen.
     published: BTreeMap<String, u64>,
     lives: u32,
@@ -42,6 +44,7 @@ impl Victim {
             expected,
             rate: 20_000,
             every: "20ms".into(),
+            bug: None,
             published: BTreeMap::new(),
             lives: 0,
         }
@@ -90,9 +93,13 @@ impl Victim {
             .arg(self.checkpoints())
             .env("STAUNCH_CRASH_HITS", self.hits_file())
             .env_remove("STAUNCH_CRASH")
+            .env_remove("STAUNCH_BUG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
+        if let Some(bug) = self.bug {
+            command.env("STAUNCH_BUG", bug);
+        }
         if let Some(crash) = &life.crash {
             command.env("STAUNCH_CRASH", crash);
         }

@@ -259,6 +259,12 @@ impl Driver {
                 }
                 Action::Reread { checkpoint, slot } => self.reread(checkpoint, slot),
                 Action::Decided { checkpoint, kind } => self.decided(checkpoint, &kind),
+                Action::Commit { sink, committables }
+                    if crash::bug("recommit_skipped") && self.state.started.is_none() =>
+                {
+                    let upto = committables.iter().map(|c| c.checkpoint).max().unwrap_or(CheckpointId(0));
+                    self.feed(Event::Committed { sink, upto });
+                }
                 Action::Commit { sink, committables } => match self.committers.get(&sink) {
                     // The task outlives this thread's work: it is joined after it.
                     Some(committer) => drop(committer.send(committables)),
@@ -326,7 +332,10 @@ impl Driver {
         self.shared.clock.wake_workers();
     }
 
-    fn expire(&self, expiry: Expiry) {
+    fn expire(&self, mut expiry: Expiry) {
+        if crash::bug("shared_file_deleted") && let Ok(names) = self.shared.storage.list("state/") {
+            expiry.files.extend(names.into_iter().next());
+        }
         let (shared, log) = (Arc::clone(&self.shared), self.log.clone());
         // Deleting may take its time and may fail: what is left is found at the next start.
         self.shared.io.spawn_blocking(move || {

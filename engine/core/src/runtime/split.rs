@@ -151,12 +151,20 @@ impl<S: Source> Split<S> {
     pub(crate) fn checkpoint(&mut self, checkpoint: CheckpointId) -> Result<SplitPart> {
         let json = |e| Error::internal(format!("split {}: it cannot be written as JSON", self.id)).caused_by(e);
         let position = self.position();
-        let part = SplitPart {
+        let mut part = SplitPart {
             id: self.id.clone(),
             split: serde_json::to_value(&self.description).map_err(json)?,
             position: position.as_ref().map(serde_json::to_value).transpose().map_err(json)?,
             finished: self.is_finished(),
             max_event_time_ms: self.latest,
+        };
+        let position = if crate::crash::bug("positions_late") {
+            let before = self.undecided.back().map(|(_, before)| before.clone());
+            part.position = before.as_ref().map(serde_json::to_value).transpose().map_err(json)?;
+            part.finished = false;
+            position
+        } else {
+            position
         };
         if let (Reader::Open(_), Some(position)) = (&self.reader, position) {
             self.undecided.push_back((checkpoint, position));

@@ -220,7 +220,7 @@ mod tests {
             assert_eq!(found, if model.contains_key(&key) { key } else { NONE });
             if model.remove(&key).is_some() {
                 index.remove(hash(key), key);
-            } else if random % 4 > 0 {
+            } else if !random.is_multiple_of(4) {
                 index.insert(hash(key), key);
                 model.insert(key, ());
             }

@@ -1,0 +1,73 @@
+//! A job that waits for more, and does nothing else meanwhile.
+
+use crate::support::{Case, ended, measured, signal, skipped};
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long the idle job is watched.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The example that follows files; `cargo test` builds it unless told not to.
+fn example() -> Option<PathBuf> {
+    let jobs = PathBuf::from(env!("CARGO_BIN_EXE_flight_delays"));
+    let example = jobs.with_file_name("examples").join("follow_lines");
+    if !example.exists() {
+        skipped("the example follow_lines is not built (cargo test -p jobs builds it)");
+        return None;
+    }
+    Some(example)
+}
+
+/// Processor time that a process has used so far.
+fn processor_time(id: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    // The name of the program, in parentheses, may hold anything; user and system time are fields 14 and 15.
+    let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    // SAFETY: sysconf(3) takes no pointers.
+    let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Duration::from_secs_f64(ticks as f64 / a_second as f64)
+}
+
+#[test]
+fn an_idle_job_uses_less_than_a_hundredth_of_a_core() {
+    let Some(example) = example() else { return };
+    let case = Case::new(example, PathBuf::new()).with_input("lines.txt", "one\ntwo\none\n");
+    let mut running = case.start("--workers 2 --checkpoint-every 100ms");
+    case.wait_for_lines(&running, 3);
+    std::thread::sleep(Duration::from_millis(500));
+    let (before, began) = (processor_time(running.id()), Instant::now());
+    std::thread::sleep(IDLE);
+    let used = (processor_time(running.id()) - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    measured(&format!("an idle job on 2 workers uses {:.2} % of a core", used * 100.0));
+    assert!(used < 0.01, "{:.2} % of a core", used * 100.0);
+    signal(&running, libc::SIGTERM);
+    assert_eq!(ended(&mut running).code, Some(0));
+}
+
+#[test]
+fn lines_that_are_added_are_counted_soon_and_across_a_kill() {
+    let Some(example) = example() else { return };
+    let case = Case::new(example, PathBuf::new()).with_input("lines.txt", "one\ntwo\none\n");
+    let append = |text: &str| {
+        let mut file = fs::File::options().append(true).open(&case.input).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    let mut running = case.start("--workers 2 --checkpoint-every 50ms");
+    case.wait_for_lines(&running, 3);
+    let added = Instant::now();
+    append("two\n");
+    case.wait_for_lines(&running, 4);
+    measured(&format!("a line added to a followed file is published after {:?} (checkpoint every 50 ms)", added.elapsed()));
+    running.kill().unwrap();
+    append("one\nthree");
+    let mut running = case.start("--workers 1 --checkpoint-every 50ms");
+    case.wait_for_lines(&running, 5);
+    append("fold\n");
+    case.wait_for_lines(&running, 6);
+    signal(&running, libc::SIGTERM);
+    assert_eq!(ended(&mut running).code, Some(0));
+    assert_eq!(case.lines(), ["one,1", "one,2", "one,3", "threefold,1", "two,1", "two,2"]);
+}

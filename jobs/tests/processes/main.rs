@@ -1,0 +1,17 @@
+//! The jobs as their users run them: real processes, real signals, real files.
+//!
+//! One program, so that tests run side by side: most of their time is waiting.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod disk_full;
+mod follow;
+mod inputs;
+mod kills;
+mod metrics;
+mod plan;
+mod refusals;
+mod restarts;
+mod signals;
+mod words;
