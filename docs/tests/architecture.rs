@@ -58,7 +58,10 @@ fn read(path: impl AsRef<Path>) -> String {
 /// Names at the top that belong to builds, according to `.gitignore`.
 fn ignored() -> BTreeSet<String> {
     let own = read(".gitignore");
-    own.lines().filter_map(|line| line.strip_prefix('/')).map(|n| n.trim_end_matches('/').to_owned()).collect()
+    own.lines()
+        .filter_map(|line| line.strip_prefix('/'))
+        .map(|n| n.trim_end_matches('/').to_owned())
+        .collect()
 }
 
 fn folders() -> Vec<String> {
@@ -167,9 +170,8 @@ fn code_of(text: &str) -> String {
 /// Whether a name occurs in code as a whole word.
 fn names(code: &str, name: &str) -> bool {
     let word = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices(name).any(|(at, _)| {
-        !code[..at].ends_with(word) && !code[at + name.len()..].starts_with(word)
-    })
+    code.match_indices(name)
+        .any(|(at, _)| !code[..at].ends_with(word) && !code[at + name.len()..].starts_with(word))
 }
 
 /// Dependencies that a manifest names; with `all`, those of tests and builds too.
@@ -262,7 +264,9 @@ fn wrong_habits(path: &str, text: &str) -> Vec<String> {
     let lines = text.lines().count();
     let most = if is_test(path) { MOST_LINES_OF_TESTS } else { MOST_LINES };
     if lines > most {
-        wrong.push(format!("{path} has {lines} lines, the limit is {most}: split it along what its head promises"));
+        wrong.push(format!(
+            "{path} has {lines} lines, the limit is {most}: split it along what its head promises"
+        ));
     }
     let code: String = code_of(text).split_whitespace().collect();
     for (undone, advice) in [
@@ -326,7 +330,9 @@ fn documents() -> Vec<String> {
 #[test]
 fn crates_depend_only_on_the_layers_below_them() {
     let manifests = files("Cargo.toml").into_iter().filter(|path| path.contains('/'));
-    none(manifests.flat_map(|path| wrong_edges(path.trim_end_matches("/Cargo.toml"), &read(&path))).collect());
+    none(
+        manifests.flat_map(|path| wrong_edges(path.trim_end_matches("/Cargo.toml"), &read(&path))).collect(),
+    );
 }
 
 #[test]
@@ -343,7 +349,9 @@ fn files_are_short_and_nothing_is_left_undone() {
 fn the_readme_names_every_folder_at_the_top() {
     let readme = read("README.md");
     let missing = folders().into_iter().filter(|folder| !readme.contains(&format!("`{folder}/")));
-    let what = |folder| format!("README.md does not mention `{folder}/`: add it to \"Where things are\", with its purpose");
+    let what = |folder| {
+        format!("README.md does not mention `{folder}/`: add it to \"Where things are\", with its purpose")
+    };
     none(missing.map(what).collect());
 }
 
@@ -364,10 +372,12 @@ fn tests_that_documents_name_exist() {
     for document in documents() {
         for (path, test) in named_tests(&read(&document)) {
             let Ok(text) = fs::read_to_string(root().join(&path)) else {
-                wrong.push(format!("{document} names {path}, which does not exist: correct the path, or take the claim back"));
+                wrong.push(format!(
+                    "{document} names {path}, which does not exist: correct the path, or take the claim back"
+                ));
                 continue;
             };
-            if let Some(test) = test.filter(|test| !text.contains(&format!("fn {test}"))) {
+            if let Some(test) = test.filter(|test| !text.contains(&format!("fn {test}("))) {
                 wrong.push(format!("{document} names {path}::{test}, and the file has no such function: correct the name, or take the claim back"));
             }
         }
@@ -386,7 +396,9 @@ fn links_between_documents_lead_somewhere() {
             if !target.exists() {
                 wrong.push(format!("{document} links to {link}, which does not exist: correct the link"));
             } else if !anchor.is_empty() && !anchors(&read(&target)).contains(anchor) {
-                wrong.push(format!("{document} links to {link}, and there is no such heading: correct the link"));
+                wrong.push(format!(
+                    "{document} links to {link}, and there is no such heading: correct the link"
+                ));
             }
         }
     }
@@ -410,7 +422,8 @@ fn blocks_of_documents_say_their_language() {
 fn every_metric_and_every_option_is_in_the_list_of_names() {
     let names = read("docs/names.md");
     let metrics = read("engine/core/src/metrics.rs");
-    let made = ["counters(", "counter(", "float_gauges(", "gauges(", "int_gauge(", "gauge(", "seconds(", "opts("];
+    let made =
+        ["counters(", "counter(", "float_gauges(", "gauges(", "int_gauge(", "gauge(", "seconds(", "opts("];
     let calls = metrics.split("Fresh metrics of a job").nth(1).expect("where metrics are made");
     let calls: String = calls.split_whitespace().collect::<Vec<_>>().join(" ");
     let first = |call: &str| {
@@ -419,10 +432,14 @@ fn every_metric_and_every_option_is_in_the_list_of_names() {
     };
     let found: BTreeSet<String> =
         made.iter().flat_map(|call| calls.split(call).skip(1)).filter_map(first).collect();
-    assert!(found.len() > 20, "the metrics are made in another way now: correct this test; it found {found:?}");
+    assert!(
+        found.len() > 20,
+        "the metrics are made in another way now: correct this test; it found {found:?}"
+    );
     let missing = found.iter().filter(|name| !names.contains(&format!("`staunch_{name}`")));
-    let mut wrong: Vec<String> =
-        missing.map(|name| format!("docs/names.md does not explain the metric `staunch_{name}`: add a row")).collect();
+    let mut wrong: Vec<String> = missing
+        .map(|name| format!("docs/names.md does not explain the metric `staunch_{name}`: add a row"))
+        .collect();
 
     let cli = read("engine/staunch/src/cli.rs");
     let options = cli.split("struct EngineArgs {").nth(1).and_then(|rest| rest.split("\n}").next());
@@ -442,7 +459,11 @@ fn a_planted_edge_is_found() {
     let manifest = |lines: &str| format!("[package]\nname = \"x\"\n\n[dependencies]\n{lines}\n");
     for (folder, lines, found) in [
         ("operators", "staunch-state.workspace = true", "may not depend on staunch-state"),
-        ("connectors", "staunch-core.workspace = true\nstaunch-checkpoint = { path = \"x\" }", "staunch-checkpoint"),
+        (
+            "connectors",
+            "staunch-core.workspace = true\nstaunch-checkpoint = { path = \"x\" }",
+            "staunch-checkpoint",
+        ),
         ("connectors", "timely = \"0.31\"", "only engine/core and benches may depend on timely"),
         ("jobs", "staunch.workspace = true\n[dev-dependencies]\nrocksdb.workspace = true", "rocksdb"),
         ("jobs", "staunch.workspace = true\n[dependencies.hyper]\nversion = \"1\"", "hyper"),
@@ -457,10 +478,13 @@ fn a_planted_edge_is_found() {
 
 #[test]
 fn planted_names_and_undone_work_are_found_and_comments_are_free() {
-    let wrong = |path: &str, text: &str| [wrong_names(path, text), wrong_habits(path, text)].concat().join("\n");
+    let wrong =
+        |path: &str, text: &str| [wrong_names(path, text), wrong_habits(path, text)].concat().join("\n");
     assert!(wrong("operators/src/a.rs", "use timely::dataflow::Scope;").contains("names timely"));
     assert!(wrong("engine/core/src/job.rs", "fn f(s: timely::Scope) {}").contains("names timely"));
-    assert!(wrong("engine/checkpoint/src/a.rs", "let now = std::time::Instant::now();").contains("names Instant"));
+    assert!(
+        wrong("engine/checkpoint/src/a.rs", "let now = std::time::Instant::now();").contains("names Instant")
+    );
     assert!(wrong("engine/checkpoint/src/a.rs", "use std::fs::File;").contains("std::fs"));
     assert!(wrong("jobs/src/a.rs", "fn f() { todo! () }").contains("todo!"));
     assert!(wrong("jobs/tests/a.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}").contains("#[ignore"));
@@ -478,7 +502,8 @@ fn planted_names_and_undone_work_are_found_and_comments_are_free() {
 
 #[test]
 fn planted_claims_in_documents_are_found() {
-    let document = "See `a/tests/b.rs::it_works`, `c/d.rs` and `x.rs`, and [here](e.md#f), [there](https://g.org).";
+    let document =
+        "See `a/tests/b.rs::it_works`, `c/d.rs` and `x.rs`, and [here](e.md#f), [there](https://g.org).";
     let named = [("a/tests/b.rs".to_owned(), Some("it_works".to_owned())), ("c/d.rs".to_owned(), None)];
     assert_eq!(named_tests(document), named);
     assert_eq!(links(document), ["e.md#f"]);

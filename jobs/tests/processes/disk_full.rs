@@ -23,7 +23,7 @@ impl SmallDisk {
 
     /// Takes all the space that is left.
     fn fill(&self) {
-        let mut ballast = fs::File::create(self.0.join("ballast.tmp")).unwrap();
+        let mut ballast = fs::File::create(self.0.join(".ballast")).unwrap();
         let mut size = 1 << 16;
         while size > 0 {
             if ballast.write_all(&vec![1; size]).is_err() {
@@ -33,7 +33,7 @@ impl SmallDisk {
     }
 
     fn make_space(&self) {
-        fs::remove_file(self.0.join("ballast.tmp")).unwrap();
+        fs::remove_file(self.0.join(".ballast")).unwrap();
     }
 }
 

@@ -97,12 +97,13 @@ impl CommitTask {
         let deadline = Instant::now() + self.shared.config.commit_timeout;
         let mut wait = FIRST_WAIT;
         loop {
-            let committed = self.committer.commit(committables).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let committed = tokio::time::timeout(left, self.committer.commit(committables)).await;
             crash::pass("commit.at_target");
             let reason = match committed {
-                Ok(()) => return Event::Committed { sink: self.sink.clone(), upto },
-                Err(CommitError::Refused(error)) => error.to_string(),
-                Err(CommitError::Retry(error)) => {
+                Ok(Ok(())) => return Event::Committed { sink: self.sink.clone(), upto },
+                Ok(Err(CommitError::Refused(error))) => error.to_string(),
+                Ok(Err(CommitError::Retry(error))) => {
                     if Instant::now() < deadline && !self.shared.is_stopping() {
                         tracing::warn!(sink = self.sink, %error, ?wait, "commit failed, trying again");
                         tokio::time::sleep(wait).await;
@@ -111,6 +112,7 @@ impl CommitTask {
                     }
                     format!("{error}; gave up after {:?}", self.shared.config.commit_timeout)
                 }
+                Err(_) => format!("no answer within {:?}", self.shared.config.commit_timeout),
             };
             return Event::CommitFailed { sink: self.sink.clone(), checkpoint: first, reason };
         }

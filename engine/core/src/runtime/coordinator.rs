@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
 
 /// Longest sleep, so that ages in metrics stay fresh.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
@@ -56,7 +57,13 @@ struct State {
     bytes_before: u64,
     last_decided: Instant,
     last_progress: (Instant, u64),
+    /// No further checkpoint is taken but the last one.
     ending: bool,
+    /// A drain was asked for, and waits for the undecided checkpoint: that one would have the watermark
+    /// of the end beside positions in the middle.
+    drain_due: bool,
+    /// Deletions under way.
+    expiring: Vec<JoinHandle<()>>,
     over: Option<Result<Outcome>>,
 }
 
@@ -84,6 +91,8 @@ impl Driver {
             last_decided: now,
             last_progress: (now, 0),
             ending: false,
+            drain_due: false,
+            expiring: Vec::new(),
             over: None,
         };
         Self { shared, protocol, log, messages, controls, committers, open_inputs, state }
@@ -133,6 +142,12 @@ impl Driver {
             self.tick();
         };
         self.shared.stop();
+        if outcome.is_ok() {
+            for deletion in self.state.expiring.drain(..) {
+                // What it did not delete is found at the next start.
+                let _ = self.shared.io.block_on(deletion);
+            }
+        }
         outcome
     }
 
@@ -142,7 +157,7 @@ impl Driver {
         self.state.last_decided = now;
         self.state.due = self.shared.config.checkpoint_every.map(|every| now + every);
         self.state.epochs.insert(self.shared.first_epoch.0, now);
-        if self.open_inputs == 0 {
+        if self.open_inputs == 0 && !self.state.ending {
             self.finish();
         }
     }
@@ -173,11 +188,12 @@ impl Driver {
             }
             Request::Drain if !self.state.ending => {
                 tracing::info!("drain requested; sources read nothing more");
-                self.shared.draining.store(true, SeqCst);
-                self.shared.clock.note_activity();
-                self.shared.clock.wake_workers();
+                (self.state.ending, self.state.drain_due) = (true, true);
             }
             Request::Stop | Request::Drain => tracing::info!("the job is already ending"),
+            Request::Savepoint(name) if self.state.drain_due || self.shared.draining.load(SeqCst) => {
+                tracing::warn!(name, "no savepoint is taken: the job is draining");
+            }
             Request::Savepoint(name) => self.feed(Event::Trigger(Kind::Savepoint { name })),
         }
     }
@@ -207,6 +223,12 @@ impl Driver {
             if anything_new && !backlog && !self.state.ending {
                 self.feed(Event::Trigger(Kind::Periodic));
             }
+        }
+        if self.state.drain_due && self.protocol.undecided().is_none() {
+            self.state.drain_due = false;
+            self.shared.draining.store(true, SeqCst);
+            self.shared.clock.note_activity();
+            self.shared.clock.wake_workers();
         }
         self.observe(now);
     }
@@ -328,17 +350,21 @@ impl Driver {
             Kind::Periodic => tracing::debug!(checkpoint = checkpoint.0, "checkpoint complete"),
             kind => tracing::info!(checkpoint = checkpoint.0, ?kind, "checkpoint complete"),
         }
+        if self.protocol.committables_pending() == 0 {
+            // Nothing will be confirmed that could strike them out.
+            self.state.epochs.retain(|epoch, _| *epoch > checkpoint.0);
+        }
         self.shared.decided.store(checkpoint.0, SeqCst);
         self.shared.clock.wake_workers();
     }
 
-    fn expire(&self, mut expiry: Expiry) {
+    fn expire(&mut self, mut expiry: Expiry) {
         if crash::bug("shared_file_deleted") && let Ok(names) = self.shared.storage.list("state/") {
             expiry.files.extend(names.into_iter().next());
         }
         let (shared, log) = (Arc::clone(&self.shared), self.log.clone());
         // Deleting may take its time and may fail: what is left is found at the next start.
-        self.shared.io.spawn_blocking(move || {
+        let deletion = self.shared.io.spawn_blocking(move || {
             let names = expiry.slots.iter().map(|slot| log.name(*slot)).chain(expiry.files);
             for name in names {
                 crash::pass("expire.some_deleted");
@@ -347,6 +373,8 @@ impl Driver {
                 }
             }
         });
+        self.state.expiring.retain(|deletion| !deletion.is_finished());
+        self.state.expiring.push(deletion);
     }
 
     fn stop(&mut self, reason: StopReason) {

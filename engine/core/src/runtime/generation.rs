@@ -4,7 +4,7 @@ use super::committing::CommitTask;
 use super::coordinator::Driver;
 use super::log::Log;
 use super::recovery;
-use super::shared::{Message, Shared, SharedParts, panic_text};
+use super::shared::{Message, Shared, SharedParts, caught, panic_text};
 use super::splits::{Enumerator, SplitHub};
 use super::tick::{Tick, tick};
 use super::worker::{Registry, Site, WorkerContext};
@@ -130,7 +130,6 @@ where
         })
         .collect();
     let spill_dir = config.state_dir.clone().unwrap_or_else(|| config.checkpoints.join("work"));
-    empty(&spill_dir)?;
     let shared = Arc::new(Shared::new(SharedParts {
         lineage: recovery.lineage.clone(),
         generation: recovery.generation,
@@ -164,8 +163,9 @@ where
         return Ok(Outcome::AlreadyFinished);
     }
     crash::pass("recovery.recommitted");
-    recovery::remove_orphans(&*shared.storage, &log)?;
+    recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
     find_splits(&shared, registry)?;
+    empty(&spill_dir)?;
 
     let clock = std::thread::Builder::new().name("staunch-clock".into()).spawn({
         let shared = Arc::clone(&shared);
@@ -177,6 +177,12 @@ where
     let _ = clock.join();
     // Left over after a crash, it is emptied by the next start.
     let _ = std::fs::remove_dir_all(spill_dir);
+    // There may be no next start that would find what the last checkpoints left behind.
+    if outcome.is_ok()
+        && let Err(error) = recovery::remove_orphans(&*shared.storage, &log, shared.generation)
+    {
+        tracing::warn!(%error, "state files that no checkpoint needs were not deleted");
+    }
     outcome
 }
 
@@ -227,11 +233,12 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
                 "output of the checkpoint is published, unless it already was"
             );
         }
-        let committer = shared.io.block_on(factory.recover(shared.sink_context(&factory.name, 0), listed))?;
+        let context = shared.sink_context(&factory.name, 0);
+        let committer = caught(&factory.name, || shared.io.block_on(factory.recover(context, listed)))?;
         crash::pass("recovery.sink_fenced");
         let (sender, due) = tokio::sync::mpsc::unbounded_channel();
         let task = CommitTask { sink: factory.name.clone(), committer, shared: Arc::clone(shared) };
-        shared.spawn(format!("the committer of sink `{}`", factory.name), task.run(due));
+        shared.spawn(&factory.name, "the committer", task.run(due));
         committers.insert(factory.name.clone(), sender);
     }
     Ok(committers)
@@ -240,10 +247,11 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
 /// Lists the splits of every source, and goes on looking where that is wanted.
 fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
     for source in registry.sources {
-        let found = shared.io.block_on(source.list())?;
+        let found = caught(&source.name, || shared.io.block_on(source.list()))?;
         shared.splits[&source.name].discovered(found);
         if let Some(every) = source.every {
-            shared.spawn("looking for new splits", discover(source, every, Arc::clone(shared)));
+            let step = source.name.clone();
+            shared.spawn(step, "looking for new splits", discover(source, every, Arc::clone(shared)));
         }
     }
     Ok(())

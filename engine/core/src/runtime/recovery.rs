@@ -5,7 +5,7 @@ use super::log::Log;
 use super::worker::Registry;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use staunch_checkpoint::{Manifest, Record, Recovery, recover, recovery::Start, retention::orphans};
+use staunch_checkpoint::{Generation, Manifest, Record, Recovery, recover, recovery::Start, retention::orphans};
 use staunch_state::{schema_diff, storage::Storage};
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -71,17 +71,23 @@ fn check_fit(manifest: &Manifest, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
-/// Deletes state files that no retained checkpoint refers to: left-overs of crashes.
-pub(crate) fn remove_orphans(storage: &dyn Storage, log: &Log) -> Result<()> {
-    let manifests: Vec<Manifest> = log
-        .read()?
+/// Deletes state files that no retained checkpoint refers to: left-overs of crashes, and of merging.
+/// Only while `generation` writes none.
+pub(crate) fn remove_orphans(storage: &dyn Storage, log: &Log, generation: Generation) -> Result<()> {
+    let stored = storage.list("state/")?;
+    // Read after listing: a newer generation that wrote any of these files is in the log by now.
+    let records = log.read()?;
+    if records.iter().any(|(_, record)| record.generation() > generation) {
+        return Ok(());
+    }
+    let manifests: Vec<Manifest> = records
         .into_iter()
         .filter_map(|(_, record)| match record {
             Record::Checkpoint(manifest) => Some(*manifest),
             Record::Fence(_) => None,
         })
         .collect();
-    let left = orphans(&storage.list("state/")?, &manifests);
+    let left = orphans(&stored, &manifests);
     for name in &left {
         storage.delete(name)?;
     }

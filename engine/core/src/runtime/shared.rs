@@ -3,14 +3,16 @@
 use super::clock::Clock;
 use super::splits::SplitHub;
 use crate::config::RunConfig;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crossbeam_channel::Sender;
 use staunch_checkpoint::{CheckpointId, Event, Generation, Manifest};
 use staunch_state::storage::Storage;
 use staunch_state::{Assignment, Groups, SpillShared};
+use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,18 +137,19 @@ impl Shared {
         self.stop.load(SeqCst)
     }
 
-    /// Runs a task on the I/O threads; a panic in it ends the generation.
+    /// Runs a task of a step on the I/O threads; a panic in it ends the generation.
     pub(crate) fn spawn(
         self: &Arc<Self>,
+        step: impl Into<String>,
         what: impl Into<String>,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let (shared, what, task) = (Arc::clone(self), what.into(), self.io.spawn(task));
+        let (shared, step, what, task) = (Arc::clone(self), step.into(), what.into(), self.io.spawn(task));
         self.io.spawn(async move {
             if let Err(error) = task.await
                 && let Ok(panic) = error.try_into_panic()
             {
-                shared.fail(Error::job(format!("{what} panicked: {}", panic_text(&*panic))));
+                shared.fail(Error::job(format!("{what} panicked: {}", panic_text(&*panic))).in_step(step));
             }
         });
     }
@@ -172,8 +175,17 @@ impl Shared {
     }
 }
 
+/// Runs what a connector or the job's own code does for a step; a panic becomes an error of the step.
+pub(crate) fn caught<R>(step: &str, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    let ran = catch_unwind(AssertUnwindSafe(work));
+    let panicked = |panic: Box<dyn Any + Send>| {
+        Err(Error::job(format!("panicked: {}", panic_text(&*panic))))
+    };
+    ran.unwrap_or_else(panicked).map_err(|e| e.in_step(step))
+}
+
 /// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

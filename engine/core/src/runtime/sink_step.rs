@@ -72,15 +72,12 @@ pub(crate) fn sink<'s, S: Sink>(site: &Site<'s>, flow: Flow<'s, S::Record>, name
                 }
             });
             let frontier = frontiers[0].frontier().first().copied();
-            if let Err(error) = driver.progress(frontier) {
-                driver.shared.fail(error.in_step(&driver.name));
-            }
+            driver.progress(frontier);
         }
     });
 }
 
 struct Driver<T> {
-    name: String,
     alignment: Alignment<(Capability<Tick>, Batch<T>)>,
     /// Not handed to the writer yet.
     queue: VecDeque<(Option<Capability<Tick>>, ToWriter<T>)>,
@@ -109,9 +106,8 @@ impl<T: Send + 'static> Driver<T> {
             written: Arc::clone(&written),
             activator,
         };
-        shared.spawn(format!("the writer of sink `{name}`"), task.run(sink, messages));
+        shared.spawn(name, "the writer", task.run(sink, messages));
         Self {
-            name: name.to_owned(),
             alignment: Alignment::new(shared.first_epoch.0),
             queue: VecDeque::new(),
             handed: VecDeque::new(),
@@ -128,7 +124,7 @@ impl<T: Send + 'static> Driver<T> {
         self.queue.push_back((Some(capability), ToWriter::Write(batch.items)));
     }
 
-    fn progress(&mut self, frontier: Option<Tick>) -> Result<()> {
+    fn progress(&mut self, frontier: Option<Tick>) {
         while self.alignment.is_complete(frontier) {
             let checkpoint = CheckpointId(self.alignment.epoch());
             self.queue.push_back((None, ToWriter::Prepare(checkpoint)));
@@ -138,16 +134,15 @@ impl<T: Send + 'static> Driver<T> {
                 self.enqueue(capability, batch);
             }
         }
-        self.hand_over()?;
+        self.hand_over();
         let written = self.written.load(SeqCst);
         while self.retired < written {
             self.handed.pop_front();
             self.retired += 1;
         }
-        Ok(())
     }
 
-    fn hand_over(&mut self) -> Result<()> {
+    fn hand_over(&mut self) {
         while let Some((capability, message)) = self.queue.pop_front() {
             match self.writer.try_send(message) {
                 Ok(()) => self.handed.push_back(capability),
@@ -155,13 +150,10 @@ impl<T: Send + 'static> Driver<T> {
                     self.queue.push_front((capability, message));
                     break;
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => {
-                    // The task has told why, unless it panicked; the first error wins.
-                    return Err(Error::internal("the writer of the sink is gone"));
-                }
+                // The task ended by an error or a panic, which is on its way to the coordinator.
+                Err(mpsc::error::TrySendError::Closed(_)) => break,
             }
         }
-        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use super::split::{Split, Status};
 use super::splits::Enumerator;
 use super::tick::{Tick, epoch, tick};
 use super::worker::{Site, WorkerContext};
-use super::{Flow, shared::Message};
+use super::{Flow, shared::{Message, caught}};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
@@ -84,7 +84,7 @@ pub(crate) fn source<'s, S: Source>(
         worker.sources.borrow_mut().push(site.scope.activator_for(Rc::clone(&info.address)));
         Waker::from(Arc::new(Wake(site.scope.worker().sync_activator_for(info.address.to_vec()))))
     });
-    let name = name.to_owned();
+    let (name, step) = (name.to_owned(), name.to_owned());
     builder.build(move |capabilities| {
         let mut driver = live.zip(waker).map(|(worker, waker)| {
             let [records, letters, marks]: [Capability<Tick>; 3] =
@@ -101,8 +101,9 @@ pub(crate) fn source<'s, S: Source>(
             if driver.worker.shared.is_stopping() {
                 return;
             }
-            if let Err(error) = driver.turn(&mut records, &mut letters, &mut marks) {
-                driver.worker.shared.fail(error.in_step(&driver.name));
+            let turn = || driver.turn(&mut records, &mut letters, &mut marks);
+            if let Err(error) = caught(&step, turn) {
+                driver.worker.shared.fail(error);
             }
         }
     });
@@ -261,7 +262,7 @@ impl<S: Source> Driver<S> {
         let limit = if self.source.discover_every().is_some() { usize::MAX } else { OPEN_SPLITS };
         let mut busy = self.splits.iter().filter(|s| s.is_opening_or_open()).count();
         for split in &mut self.splits {
-            if busy < limit && split.open_if_waiting(&self.source, &self.worker.shared, &self.waker) {
+            if busy < limit && split.open_if_waiting(&self.name, &self.source, &self.worker.shared, &self.waker) {
                 busy += 1;
             }
             split.collect_opened()?;

@@ -80,6 +80,7 @@ impl<S: Source> Split<S> {
     /// Begins to open the split if nobody has; the waker is called when it is open.
     pub(crate) fn open_if_waiting(
         &mut self,
+        step: &str,
         source: &Arc<S>,
         shared: &Arc<Shared>,
         waker: &Waker,
@@ -90,7 +91,7 @@ impl<S: Source> Split<S> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (source, waker) = (Arc::clone(source), waker.clone());
         let (split, at) = (self.description.clone(), self.position.clone());
-        shared.spawn(format!("opening split {}", self.id), async move {
+        shared.spawn(step, format!("opening split {}", self.id), async move {
             // The receiver is gone only when the job is ending.
             let _ = sender.send(source.open(split, at).await);
             waker.wake();
@@ -107,10 +108,8 @@ impl<S: Source> Split<S> {
                 self.reader = Reader::Open(opened?);
                 crate::crash::pass("recovery.split_opened");
             }
-            Err(mpsc::TryRecvError::Empty) => {}
-            Err(mpsc::TryRecvError::Disconnected) => {
-                return Err(Error::internal(format!("split {}: the source panicked while opening it", self.id)));
-            }
+            // Disconnected: the source panicked, which is on its way to the coordinator.
+            Err(mpsc::TryRecvError::Empty | mpsc::TryRecvError::Disconnected) => {}
         }
         Ok(())
     }

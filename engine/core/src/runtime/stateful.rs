@@ -8,7 +8,7 @@ use super::marks::{Combined, Mark, Marks};
 use super::routing::Router;
 use super::tick::{Tick, epoch};
 use super::worker::Site;
-use super::{Flow, shared::Shared};
+use super::{Flow, shared::{Shared, caught}};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::error::{Error, Result};
 use crate::crash;
@@ -73,33 +73,36 @@ where
         drop(capabilities);
         let mut driver = live.map(|worker| {
             let shared = Arc::clone(&worker.shared);
-            let made = Driver::open(&shared, worker.index, &name, step, sources * worker.peers, again);
-            made.map_err(|e| shared.fail(e.in_step(&name))).ok()
+            let marks = sources * worker.peers;
+            let open = || Driver::open(&shared, worker.index, &name, step, marks, again);
+            caught(&name, open).map_err(|e| shared.fail(e)).ok()
         });
         move |frontiers: &[MutableAntichain<Tick>]| {
             let Some(Some(driver)) = driver.as_mut() else { return };
             if driver.shared.is_stopping() {
                 return;
             }
-            let (mut main, mut side) = (main.activate(), side.activate());
-            let mut result = Ok(());
-            records.for_each(|time, batch| {
-                if result.is_ok() {
-                    result = driver.receive(&time, batch, &mut main, &mut side);
-                }
-            });
-            if let Some(marks_in) = &mut marks_in {
-                marks_in.for_each(|time, marks| {
-                    let held = driver.marks.entry(*time.time());
-                    let (_, kept) = held.or_insert_with(|| (retain(&time), Vec::new()));
-                    kept.append(marks);
+            let turn = || {
+                let (mut main, mut side) = (main.activate(), side.activate());
+                let mut result = Ok(());
+                records.for_each(|time, batch| {
+                    if result.is_ok() {
+                        result = driver.receive(&time, batch, &mut main, &mut side);
+                    }
                 });
-            }
-            // All inputs must have passed a time before it is over.
-            let frontier = frontiers.iter().filter_map(|f| f.frontier().first().copied()).min();
-            let result = result.and_then(|()| driver.progress(frontier, &mut main, &mut side));
-            if let Err(error) = result {
-                driver.shared.fail(error.in_step(&driver.name));
+                if let Some(marks_in) = &mut marks_in {
+                    marks_in.for_each(|time, marks| {
+                        let held = driver.marks.entry(*time.time());
+                        let (_, kept) = held.or_insert_with(|| (retain(&time), Vec::new()));
+                        kept.append(marks);
+                    });
+                }
+                // All inputs must have passed a time before it is over.
+                let frontier = frontiers.iter().filter_map(|f| f.frontier().first().copied()).min();
+                result.and_then(|()| driver.progress(frontier, &mut main, &mut side))
+            };
+            if let Err(error) = caught(&name, turn) {
+                driver.shared.fail(error);
             }
         }
     });

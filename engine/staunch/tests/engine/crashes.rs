@@ -90,7 +90,7 @@ fn a_sink_that_fails_or_panics_at_any_moment_loses_and_doubles_nothing() {
                 place.config.workers = 1 + dice.roll(3) as usize;
                 match place.run(totals_into(&sink)) {
                     Ok(outcome) => {
-                        assert_eq!(outcome, Outcome::Finished);
+                        assert_ne!(outcome, Outcome::Stopped);
                         break;
                     }
                     Err(error) => {
@@ -122,8 +122,9 @@ fn failing_now_in_the_sink_and_now_in_the_job_loses_and_doubles_nothing() {
         sink.replace(once(moment, 2 + dice.roll(4 + round as u64 / 2), deed));
         began.fetch_add(1, SeqCst);
         match place.run(totals_into(&sink)) {
+            // Already, if the last run failed after the final checkpoint was decided.
             Ok(outcome) => {
-                assert_eq!(outcome, Outcome::Finished);
+                assert_ne!(outcome, Outcome::Stopped);
                 break;
             }
             Err(_) => drop(INPUT.check_prefix(&sink.committed())),

@@ -70,7 +70,8 @@ fn a_reader_that_fails_or_panics_ends_the_job_with_the_name_of_the_source() {
             let source = topic.clone();
             let output = memory::collect();
             let sink = output.clone();
-            let running = place().workers(workers).start(move |job| {
+            let place = place().workers(workers);
+            let running = place.start(move |job| {
                 job.source("broker", source.clone()).sink("output", sink.clone());
                 Ok(())
             });
@@ -183,7 +184,8 @@ fn a_writer_that_hangs_does_not_keep_a_failing_job_from_ending() {
     let sink = faulty(|now| if now == Moment::Write { Deed::Hang } else { Deed::Go });
     let topic = Topic::new(2);
     let source = topic.clone();
-    let running = place().workers(2).start(move |job| {
+    let place = place().workers(2);
+    let running = place.start(move |job| {
         job.source("broker", source.clone()).sink("output", sink.clone());
         Ok(())
     });
@@ -206,9 +208,11 @@ fn a_commit_that_hangs_is_given_up_after_the_commit_timeout() {
     assert!(error.to_string().contains("output") && error.to_string().contains("300ms"), "{error}");
     output.behave();
     let sink = output.clone();
-    place.finish(move |job| {
+    let outcome = place.run(move |job| {
         job.source("numbers", memory::collection([1, 2, 3])).sink("output", sink.clone());
         Ok(())
     });
+    // The final checkpoint was decided; only its output was left to be published.
+    assert_eq!(outcome.unwrap(), Outcome::AlreadyFinished);
     assert_eq!(output.committed(), [1, 2, 3]);
 }
