@@ -89,10 +89,7 @@ where
     fn poll(&mut self, _cx: &mut Context<'_>, out: &mut Records<T>) -> Result<Progress> {
         let count = (self.end - self.next).min(out.room() as u64);
         let until = self.next + count;
-        out.extend(
-            (self.next..until).map(|index| (self.make)(self.split, index)),
-            record_bytes::<T>(count),
-        );
+        out.extend((self.next..until).map(|index| (self.make)(self.split, index)), record_bytes::<T>(count));
         self.next = until;
         Ok(if self.next == self.end { Progress::End } else { Progress::Ready })
     }

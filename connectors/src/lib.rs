@@ -2,7 +2,7 @@
 //!
 //! | module | source | sink | promise of the sink |
 //! |---|---|---|---|
-//! | [`file`] | lines, CSV, JSON Lines; a file or a directory; growing ones too | CSV and JSON Lines part files | exactly once |
+//! | [`mod@file`] | lines, CSV, JSON Lines; a file or a directory; growing ones too | CSV and JSON Lines part files | exactly once |
 //! | [`memory`] | a collection | [`memory::Collected`], the reference implementation | exactly once |
 //! | [`generator`] | records made from their index | - | |
 //! | [`stdout`] | - | lines, JSON | at least once |
@@ -10,7 +10,7 @@
 //! | `sqlite` (feature, on by default) | - | a table, by insert or upsert | exactly once |
 //!
 //! Reading order: [`generator`] (the smallest source), [`memory`] (the contract of a sink, without any
-//! I/O), [`file`], then `sqlite`, which is a target of the staged strategy in
+//! I/O), [`mod@file`], then `sqlite`, which is a target of the staged strategy in
 //! [`staunch_core::staged`].
 //!
 //! A source or sink value is a description: it opens nothing until the job runs.

@@ -14,7 +14,7 @@ impl Nothing {
         Self { sink: sink.to_owned() }
     }
 
-    fn check(&self, listed: &[Committable]) -> Result<()> {
+    fn refuse_any(&self, listed: &[Committable]) -> Result<()> {
         let Some(first) = listed.first() else { return Ok(()) };
         Err(Error::job(format!(
             "the checkpoint lists {} records of sink `{}` (checkpoint {}) that are not committed, but this kind \
@@ -27,10 +27,10 @@ impl Nothing {
 
 impl Committer for Nothing {
     async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
-        self.check(listed).map(|()| Vec::new())
+        self.refuse_any(listed).map(|()| Vec::new())
     }
 
     async fn commit(&mut self, committables: &[Committable]) -> Result<(), CommitError> {
-        self.check(committables).map_err(CommitError::Refused)
+        self.refuse_any(committables).map_err(CommitError::Refused)
     }
 }

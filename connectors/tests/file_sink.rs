@@ -1,4 +1,5 @@
 //! Part files in every crash window, and what only files can do wrong.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -19,8 +20,7 @@ fn json() -> JsonDir {
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
-    let mut names: Vec<String> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -100,8 +100,7 @@ fn published_names_say_checkpoint_and_instance() {
         let listed = start.prepare(42).await;
         start.commit(&listed).await.unwrap();
         let dir = life.target.0.path().join("out");
-        let wanted =
-            [".pending", ".staunch", "part-0000000042-0000.jsonl", "part-0000000042-0001.jsonl"];
+        let wanted = [".pending", ".staunch", "part-0000000042-0000.jsonl", "part-0000000042-0001.jsonl"];
         assert_eq!(names(&dir), wanted);
         assert_eq!(fs::read_to_string(dir.join(wanted[3])).unwrap().lines().count(), 2);
     });
@@ -182,9 +181,7 @@ fn a_part_that_was_cut_is_refused() {
                 start.commit(&listed).await.unwrap();
             }
             fs::write(file, "{").unwrap();
-            let Err(CommitError::Refused(why)) = start.commit(&listed).await else {
-                panic!("not refused")
-            };
+            let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
             assert!(why.to_string().contains("has 1 bytes"), "{why}");
         }
     });

@@ -1,4 +1,5 @@
 //! Files as sources, as a job uses them: directories, typed rows, files that grow, files that vanish.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -58,10 +59,8 @@ fn csv_rows_are_typed_by_the_header_and_bad_ones_say_where_and_why() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("flights.csv");
         fs::write(&path, "dep_delay;carrier;flight\n2;UA;1545\n;AA;1141\nlate;B6;725\n1;DL\n").unwrap();
-        let (_, rows, bad) =
-            read_all(&file::rows::<Flight>(&path).delimiter(b';')).await.unwrap().remove(0);
-        let flight =
-            |carrier: &str, flight, dep_delay| Flight { carrier: carrier.into(), flight, dep_delay };
+        let (_, rows, bad) = read_all(&file::rows::<Flight>(&path).delimiter(b';')).await.unwrap().remove(0);
+        let flight = |carrier: &str, flight, dep_delay| Flight { carrier: carrier.into(), flight, dep_delay };
         assert_eq!(rows, [flight("UA", 1545, Some(2)), flight("AA", 1141, None)]);
         assert_eq!((bad[0].place.as_str(), bad[0].raw.as_str()), ("flights.csv line 4", "late;B6;725"));
         assert!(
@@ -84,6 +83,8 @@ fn missing_and_unreadable_paths_say_what_to_do() {
         let error = file::lines(&path).splits().await.unwrap_err();
         assert!(error.to_string().contains("missing does not exist; give the path"), "{error}");
         assert_eq!(error.kind(), staunch_core::error::Kind::Job);
+        let error = file::lines("/dev/null").splits().await.unwrap_err();
+        assert!(error.to_string().contains("neither a file nor a directory"), "{error}");
         fs::write(&path, "a\n").unwrap();
         let source = file::lines(&path);
         let (_, split) = source.splits().await.unwrap().remove(0);
@@ -220,8 +221,7 @@ fn speed() {
         measure("100-byte lines", file::lines(&wide)).await;
         measure("CSV rows", file::rows::<Flight>(&path)).await;
         measure("JSON rows", file::json_rows::<Flight>(&json)).await;
-        measure("generator", staunch_connectors::generator::sequence(Some(300_000_000), 1, |_, i| i))
-            .await;
+        measure("generator", staunch_connectors::generator::sequence(Some(300_000_000), 1, |_, i| i)).await;
     });
 }
 

@@ -1,4 +1,5 @@
 //! Collections as sources, the generator, and the reference sink in every crash window.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The SQLite sink in every crash window, with real databases, and what only databases can do wrong.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -106,8 +107,7 @@ fn an_upsert_replaces_rows_by_key() {
         let total = |customer, minute, total| Total { customer, minute, total, tags: vec![1] };
         for (checkpoint, value) in [(1, Some(1.5)), (2, None), (3, Some(2.5))] {
             writer.write(vec![total("a", 1, value), total("b", 1, value)]).await.unwrap();
-            let prepared =
-                writer.prepare(staunch_core::CheckpointId(checkpoint)).await.unwrap().remove(0);
+            let prepared = writer.prepare(staunch_core::CheckpointId(checkpoint)).await.unwrap().remove(0);
             committer.commit(&[common::life::committable(checkpoint, 0, 1, prepared)]).await.unwrap();
         }
         let sql = "SELECT count(*), sum(total), max(tags) FROM totals";

@@ -1,4 +1,5 @@
 //! The generic staged strategy against a target in memory that can be told to fail.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -173,10 +174,7 @@ fn a_damaged_chunk_is_refused_and_nothing_of_the_epoch_is_written() {
         let names = life.storage.names();
         life.storage.damage(&names[1]);
         let why = refused(start.commit(&listed).await);
-        assert!(
-            why.contains(&names[1]) && why.contains("is damaged") && why.contains("9 records"),
-            "{why}"
-        );
+        assert!(why.contains(&names[1]) && why.contains("is damaged") && why.contains("9 records"), "{why}");
         assert!(life.visible().is_empty());
     });
 }

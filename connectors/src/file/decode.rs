@@ -158,12 +158,7 @@ impl<T: DeserializeOwned + Send + 'static> Format for Csv<T> {
     fn decoder(&self, header: &str) -> CsvDecoder<T> {
         let mut columns = StringRecord::new();
         quotes::split(header, self.delimiter, &mut columns);
-        CsvDecoder {
-            delimiter: self.delimiter,
-            columns,
-            fields: StringRecord::new(),
-            record: PhantomData,
-        }
+        CsvDecoder { delimiter: self.delimiter, columns, fields: StringRecord::new(), record: PhantomData }
     }
 }
 

@@ -99,9 +99,9 @@ impl Encode for CsvPart {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Error::job(format!(
                 "a record has {len} fields for CSV, but the ones before it had {expected_len}"
             )),
-            csv::ErrorKind::Serialize(why) => Error::job(format!(
-                "a record cannot be written as CSV (flat structs and tuples can): {why}"
-            )),
+            csv::ErrorKind::Serialize(why) => {
+                Error::job(format!("a record cannot be written as CSV (flat structs and tuples can): {why}"))
+            }
             other => Error::job(format!("a record cannot be written as CSV: {other:?}")),
         })
     }

@@ -54,35 +54,37 @@ impl Mark {
         }
     }
 
-    /// Makes the directory ours, or says why it cannot be.
-    pub fn claim(&self, dir: &Path, fresh: bool) -> Result<()> {
-        let waiting = pending(dir);
-        fs::create_dir_all(&waiting).map_err(|e| failed("create the output directory", &waiting, e))?;
+    /// Whether the directory can be ours; changes nothing.
+    pub fn may_claim(&self, dir: &Path, fresh: bool) -> Result<()> {
+        if !dir.exists() {
+            return Ok(());
+        }
         let has_parts = has_parts(dir).map_err(|e| failed("read the output directory", dir, e))?;
         let place = dir.display();
         let advice = "use another output directory, or empty this one";
         match Self::read(dir)? {
-            None if has_parts => {
-                return Err(Error::job(format!(
-                    "{place} holds part files, but not the file {FILE} that says whose they are; {advice}"
-                )));
-            }
-            None => {}
-            Some(other) if other.lineage != self.lineage || other.sink != self.sink => {
-                return Err(Error::job(format!(
-                    "{place} holds the output of another run (job `{}`, sink `{}`, run {}; this is run {}); {advice}, or \
-                     continue that run from its checkpoints",
-                    other.job, other.sink, other.lineage, self.lineage
-                )));
-            }
-            Some(other) if other.generation > self.generation => return Err(self.fenced(&other, dir)),
-            Some(_) if fresh && has_parts => {
-                return Err(Error::job(format!(
-                    "{place} holds output of this run, but the job starts from nothing; {advice}"
-                )));
-            }
-            Some(_) => {}
+            None if has_parts => Err(Error::job(format!(
+                "{place} holds part files, but not the file {FILE} that says whose they are; {advice}"
+            ))),
+            None => Ok(()),
+            Some(other) if other.lineage != self.lineage || other.sink != self.sink => Err(Error::job(format!(
+                "{place} holds the output of another run (job `{}`, sink `{}`, run {}; this is run {}); {advice}, or \
+                 continue that run from its checkpoints",
+                other.job, other.sink, other.lineage, self.lineage
+            ))),
+            Some(other) if other.generation > self.generation => Err(self.fenced(&other, dir)),
+            Some(_) if fresh && has_parts => Err(Error::job(format!(
+                "{place} holds output of this run, but the job starts from nothing; {advice}"
+            ))),
+            Some(_) => Ok(()),
         }
+    }
+
+    /// Makes the directory ours, or says why it cannot be.
+    pub fn claim(&self, dir: &Path, fresh: bool) -> Result<()> {
+        let waiting = pending(dir);
+        fs::create_dir_all(&waiting).map_err(|e| failed("create the output directory", &waiting, e))?;
+        self.may_claim(dir, fresh)?;
         self.write(dir).map_err(|e| failed("write the owner's file into", dir, e))
     }
 
@@ -97,9 +99,7 @@ impl Mark {
                 Ok(())
             }
             Some(other) => Err(self.fenced(&other, dir)),
-            None => {
-                Err(Error::job(format!("{} was emptied or moved away while the job ran", dir.display())))
-            }
+            None => Err(Error::job(format!("{} was emptied or moved away while the job ran", dir.display()))),
         })
     }
 
@@ -144,7 +144,6 @@ fn is_part(name: &str) -> bool {
         return false;
     };
     stem.split_once('-').is_some_and(|(checkpoint, instance)| {
-        checkpoint.len() == 10
-            && [checkpoint, instance].iter().all(|n| n.bytes().all(|b| b.is_ascii_digit()))
+        checkpoint.len() == 10 && [checkpoint, instance].iter().all(|n| n.bytes().all(|b| b.is_ascii_digit()))
     })
 }

@@ -6,7 +6,7 @@
 //! and new ones may appear. The position in a checkpoint carries fingerprints of the file, so that a
 //! file that was replaced or cut is an error and never read from a wrong place.
 //!
-//! **Sinks** ([`json_lines`], [`csv`]) write part files into a directory,
+//! **Sinks** ([`json_lines`], [`csv()`]) write part files into a directory,
 //! `part-<checkpoint>-<instance>.jsonl`. A part file appears when its checkpoint is decided, complete,
 //! by renaming; until then it is in the hidden folder `.pending`. The directory belongs to one run of
 //! one job: the file `.staunch` says which, and another run is refused.

@@ -152,6 +152,11 @@ pub struct PartsCommitter {
 }
 
 impl Committer for PartsCommitter {
+    async fn check(&mut self) -> Result<()> {
+        let (dir, context) = (self.dir.clone(), self.context.clone());
+        blocking(move || Mark::of(&context).may_claim(&dir, context.fresh)).await?
+    }
+
     async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
         let (dir, context) = (self.dir.clone(), self.context.clone());
         let keep: Result<BTreeSet<String>> =
@@ -166,18 +171,19 @@ impl Committer for PartsCommitter {
     }
 
     async fn commit(&mut self, committables: &[Committable]) -> Result<(), CommitError> {
-        let (dir, context, committables) =
-            (self.dir.clone(), self.context.clone(), committables.to_vec());
+        let (dir, context, committables) = (self.dir.clone(), self.context.clone(), committables.to_vec());
         blocking(move || {
             let checked = Mark::of(&context).check(&dir).map_err(CommitError::Retry)?;
-            checked.or_else(|why| if crash::bug("fence_ignored") { Ok(()) } else { Err(why) }).map_err(|why| {
-                let records: u64 = committables.iter().map(|c| c.records).sum();
-                let sink = &context.sink;
-                CommitError::Refused(
-                    Error::job(format!("sink `{sink}`: {records} records are not committed"))
-                        .caused_by(why),
-                )
-            })?;
+            checked.or_else(|why| if crash::bug("fence_ignored") { Ok(()) } else { Err(why) }).map_err(
+                |why| {
+                    let records: u64 = committables.iter().map(|c| c.records).sum();
+                    let sink = &context.sink;
+                    CommitError::Refused(
+                        Error::job(format!("sink `{sink}`: {records} records are not committed"))
+                            .caused_by(why),
+                    )
+                },
+            )?;
             for committable in &committables {
                 let part = Part::of(committable, &context.sink).map_err(CommitError::Refused)?;
                 publish(&dir, &part, committable, &context)?;
@@ -213,19 +219,16 @@ fn publish(
         ))))
     };
     match (length(&waiting)?, length(&published)?) {
-        (Some(found), None) if found == part.bytes => fs::rename(&waiting, &published)
-            .map_err(|e| CommitError::Retry(failed("publish", &waiting, e))),
+        (Some(found), None) if found == part.bytes => {
+            fs::rename(&waiting, &published).map_err(|e| CommitError::Retry(failed("publish", &waiting, e)))
+        }
         (None, Some(found)) if found == part.bytes => Ok(()),
         (Some(_), Some(_)) => refuse(format!(
             "{} exists already and was written by somebody else; it is not overwritten",
             published.display()
         )),
-        (None, None) => {
-            refuse(format!("neither {} nor {} exists", waiting.display(), published.display()))
-        }
-        (Some(found), None) => {
-            refuse(format!("{} has {found} bytes, not {}", waiting.display(), part.bytes))
-        }
+        (None, None) => refuse(format!("neither {} nor {} exists", waiting.display(), published.display())),
+        (Some(found), None) => refuse(format!("{} has {found} bytes, not {}", waiting.display(), part.bytes)),
         (None, Some(found)) => {
             refuse(format!("{} has {found} bytes, not {}", published.display(), part.bytes))
         }
@@ -266,7 +269,5 @@ fn generation(name: &str) -> Option<u64> {
 }
 
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::internal("a blocking task died").caused_by(e))
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("a blocking task died").caused_by(e))
 }

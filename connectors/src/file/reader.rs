@@ -61,13 +61,9 @@ impl<F: Format> FileReader<F> {
     ) -> Result<Self> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let file = File::open(&path).map_err(|e| {
-            let since =
-                if at.is_some() { " It was there at the last checkpoint: put it back." } else { "" };
-            Error::job(format!(
-                "cannot open {}; check the path and its permissions.{since}",
-                path.display()
-            ))
-            .caused_by(e)
+            let since = if at.is_some() { " It was there at the last checkpoint: put it back." } else { "" };
+            Error::job(format!("cannot open {}; check the path and its permissions.{since}", path.display()))
+                .caused_by(e)
         })?;
         let mut reader = Self {
             path,
@@ -85,8 +81,7 @@ impl<F: Format> FileReader<F> {
         };
         reader.begin()?;
         if let Some(at) = at.filter(|at| at.offset > 0) {
-            reader.head =
-                at.seek(&mut reader.window, reader.header).map_err(|e| reader.not_the_same(e))?;
+            reader.head = at.seek(&mut reader.window, reader.header).map_err(|e| reader.not_the_same(e))?;
             (reader.line, reader.unterminated) = (at.line, at.unterminated);
         }
         Ok(reader)
@@ -165,9 +160,7 @@ impl<F: Format> FileReader<F> {
         match decoded {
             Ok(Some(value)) => out.push(value, length + size_of::<F::Record>()),
             Ok(None) => {}
-            Err(why) => {
-                out.bad(DeadLetter::new(format!("{} line {}", self.name, self.line), why, record))
-            }
+            Err(why) => out.bad(DeadLetter::new(format!("{} line {}", self.name, self.line), why, record)),
         }
         self.unterminated = !bytes.ends_with(b"\n");
         self.line += newlines(bytes);
@@ -186,8 +179,7 @@ impl<F: Format> FileReader<F> {
             } else if end.is_none() && rest.len() <= limit {
                 return;
             } else if let Some(first) = line_end(rest).filter(|first| *first <= limit) {
-                let why =
-                    format!("a quote is not closed within {limit} bytes (the limit of max_line_bytes)");
+                let why = format!("a quote is not closed within {limit} bytes (the limit of max_line_bytes)");
                 self.take(first, Some(why), out);
             } else {
                 self.skip = Some(Skip { position: self.here(), raw: Vec::new() });

@@ -111,8 +111,13 @@ fn names(path: &Path) -> Result<Vec<String>> {
         }
         _ => unreadable(e),
     })?;
-    if !metadata.is_dir() {
+    if metadata.is_file() {
         return Ok(vec![text(path)?]);
+    }
+    if !metadata.is_dir() {
+        return Err(Error::job(format!(
+            "{place} is neither a file nor a directory; it cannot be read again from a position"
+        )));
     }
     let mut names = Vec::new();
     for entry in path.read_dir().map_err(unreadable)? {

@@ -201,8 +201,7 @@ fn a_quote_too_many_costs_one_line_and_not_the_rest_of_the_file() {
 fn a_changed_file_is_an_error_and_never_read_from_the_wrong_place() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let row = |i| format!("name-{i:03},{i}\n");
-    let text =
-        |rows: std::ops::Range<u32>| "name,count\n".to_owned() + &rows.map(row).collect::<String>();
+    let text = |rows: std::ops::Range<u32>| "name,count\n".to_owned() + &rows.map(row).collect::<String>();
     let original = text(0..200);
     std::fs::write(file.path(), &original).unwrap();
     let (_, positions) = read(open(file.path(), Csv::<Row>::new(), None).unwrap());

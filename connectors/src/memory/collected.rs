@@ -61,6 +61,16 @@ impl<T> Default for Target<T> {
 }
 
 impl<T> Target<T> {
+    fn check_lineage(&self, context: &SinkContext) -> Result<()> {
+        if self.lineage.as_ref().is_none_or(|lineage| *lineage == context.lineage) {
+            return Ok(());
+        }
+        Err(Error::job(format!(
+            "sink `{}`: the collection holds output of another run of the job; use a new one",
+            context.sink
+        )))
+    }
+
     fn check_fence(&self, context: &SinkContext) -> Result<()> {
         if self.generation == context.generation && self.lineage.as_ref() == Some(&context.lineage) {
             return Ok(());
@@ -100,11 +110,7 @@ impl<T: Clone> Collected<T> {
     /// The same, in the parts in which it was committed.
     pub fn committed_parts(&self) -> Vec<(CheckpointId, u32, Vec<T>)> {
         let target = self.lock();
-        target
-            .committed
-            .iter()
-            .map(|(id, records)| (id.checkpoint, id.instance, records.clone()))
-            .collect()
+        target.committed.iter().map(|(id, records)| (id.checkpoint, id.instance, records.clone())).collect()
     }
 }
 
@@ -176,15 +182,15 @@ impl<T> CollectedCommitter<T> {
 }
 
 impl<T: Clone + Send + 'static> Committer for CollectedCommitter<T> {
+    async fn check(&mut self) -> Result<()> {
+        self.sink.lock().check_lineage(&self.context)
+    }
+
     async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
         let listed: BTreeSet<PartId> = listed.iter().map(|c| self.id(c)).collect::<Result<_>>()?;
         let mut target = self.sink.lock();
-        if target.lineage.get_or_insert_with(|| self.context.lineage.clone()) != &self.context.lineage {
-            return Err(Error::job(format!(
-                "sink `{}`: the collection holds output of another run of the job; use a new one",
-                self.context.sink
-            )));
-        }
+        target.check_lineage(&self.context)?;
+        target.lineage = Some(self.context.lineage.clone());
         // A lower generation fails here; ours or a higher one is the fence from now on.
         target.generation = target.generation.max(self.context.generation);
         target.check_fence(&self.context)?;

@@ -23,10 +23,7 @@ use std::path::Path;
 /// Writes structs into a table, each field into the column of its name. Numbers, text, booleans (as 0
 /// and 1) and options are values; anything nested is JSON text. The table must exist, or be made by
 /// [`Table::create`].
-pub fn table<T: Serialize + Send + 'static>(
-    path: impl AsRef<Path>,
-    table: impl Into<String>,
-) -> Table<T> {
+pub fn table<T: Serialize + Send + 'static>(path: impl AsRef<Path>, table: impl Into<String>) -> Table<T> {
     Table { target: Target::new(path.as_ref(), table.into()) }
 }
 

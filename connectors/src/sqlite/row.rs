@@ -48,8 +48,7 @@ impl Row {
                 "a row of a table must be a struct with named fields, not {value}"
             )));
         };
-        let (mut columns, mut cells) =
-            (Vec::with_capacity(fields.len()), Vec::with_capacity(fields.len()));
+        let (mut columns, mut cells) = (Vec::with_capacity(fields.len()), Vec::with_capacity(fields.len()));
         for (column, value) in fields {
             cells.push(cell(&column, value)?);
             columns.push(column);
@@ -117,8 +116,7 @@ mod tests {
 
     #[test]
     fn a_struct_becomes_columns_and_values() {
-        let row =
-            Row::of(&Record { id: 1, name: None, ratio: 0.5, good: true, tags: vec![1, 2] }).unwrap();
+        let row = Row::of(&Record { id: 1, name: None, ratio: 0.5, good: true, tags: vec![1, 2] }).unwrap();
         let pairs: Vec<_> = row.columns.iter().map(String::as_str).zip(row.cells).collect();
         for wanted in [
             ("id", Cell::Integer(1)),

@@ -91,8 +91,7 @@ impl<T> Target<T> {
         prepare().map_err(|e| failed("cannot write", e))?;
         if let Some(statement) = &self.create {
             connection.execute_batch(statement).map_err(|e| {
-                Error::job(format!("the statement of .create(..) failed in {path}: {statement}"))
-                    .caused_by(e)
+                Error::job(format!("the statement of .create(..) failed in {path}: {statement}")).caused_by(e)
             })?;
         }
         let columns = self.read_columns(&connection).map_err(|e| failed("cannot read", e))?;
@@ -119,10 +118,8 @@ impl<T> Target<T> {
         }
         connection.prepare(&insert(&self.table, &self.key, &self.key)).map(drop).map_err(|e| {
             let key = self.key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-            Error::job(format!(
-                "{place} cannot be upserted by ({key}): these columns need a unique index"
-            ))
-            .caused_by(e)
+            Error::job(format!("{place} cannot be upserted by ({key}): these columns need a unique index"))
+                .caused_by(e)
         })
     }
 
@@ -152,9 +149,8 @@ impl<T> Target<T> {
         rows: StagedRows<Row>,
     ) -> Result<Applied, CommitError> {
         let place = self.place();
-        let failed = |e| {
-            self.commit_error(format!("checkpoint {} of sink `{}`", token.checkpoint, token.sink), e)
-        };
+        let failed =
+            |e| self.commit_error(format!("checkpoint {} of sink `{}`", token.checkpoint, token.sink), e);
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let Token { job, sink, lineage, generation, instance, .. } = token.clone();
         let owner = Owner { job, sink, lineage, generation };
@@ -169,8 +165,7 @@ impl<T> Target<T> {
             if last.0 != columns {
                 last = (columns.clone(), insert(&self.table, &columns, &self.key));
             }
-            let inserted =
-                tx.prepare_cached(&last.1).and_then(|mut s| s.execute(params_from_iter(&cells)));
+            let inserted = tx.prepare_cached(&last.1).and_then(|mut s| s.execute(params_from_iter(&cells)));
             inserted.map_err(|e| self.commit_error(format!("row {columns:?} = {cells:?}"), e))?;
         }
         tokens::store(&tx, token).map_err(failed)?;
@@ -218,11 +213,17 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         Ok(Connection(Arc::new(Mutex::new(connection))))
     }
 
+    async fn check(&self, connection: &mut Connection, context: &SinkContext) -> Result<()> {
+        let (context, place) = (context.clone(), self.place());
+        let failed = format!("{place} cannot be read");
+        let checked = connection.with(move |connection| tokens::check(connection, &context, &place)).await?;
+        checked.map_err(|e| Error::external(failed).caused_by(e))?
+    }
+
     async fn fence(&self, connection: &mut Connection, context: &SinkContext) -> Result<()> {
         let (context, place) = (context.clone(), self.place());
         let failed = format!("{place} cannot be taken over");
-        let fenced =
-            connection.with(move |connection| tokens::fence(connection, &context, &place)).await?;
+        let fenced = connection.with(move |connection| tokens::fence(connection, &context, &place)).await?;
         fenced.map_err(|e| Error::external(failed).caused_by(e))?
     }
 
@@ -234,11 +235,9 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
     ) -> Result<Option<CheckpointId>, CommitError> {
         let SinkContext { job, sink, lineage, generation, .. } = context.clone();
         let (owner, place) = (Owner { job, sink, lineage, generation }, self.place());
-        let read =
-            connection.with(move |connection| tokens::committed(connection, &owner, instance, &place));
+        let read = connection.with(move |connection| tokens::committed(connection, &owner, instance, &place));
         let read = read.await.map_err(CommitError::Retry)?;
-        read.map_err(|e| self.commit_error("reading the token".to_owned(), e))?
-            .map_err(CommitError::Refused)
+        read.map_err(|e| self.commit_error("reading the token".to_owned(), e))?.map_err(CommitError::Refused)
     }
 
     async fn apply(
@@ -248,14 +247,11 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         rows: StagedRows<Row>,
     ) -> Result<Applied, CommitError> {
         let (target, token) = (self.clone(), token.clone());
-        let applied =
-            connection.with(move |connection| target.insert_all(connection, &token, rows)).await;
+        let applied = connection.with(move |connection| target.insert_all(connection, &token, rows)).await;
         applied.map_err(CommitError::Retry)?
     }
 }
 
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::internal("a blocking task died").caused_by(e))
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("a blocking task died").caused_by(e))
 }

@@ -19,6 +19,19 @@ const TABLES: &str = "
 /// What a check found, if SQLite itself worked.
 pub(super) type Checked<T> = rusqlite::Result<Result<T>>;
 
+/// Whether the target belongs to another run; changes nothing.
+pub(super) fn check(connection: &Connection, context: &SinkContext, place: &str) -> Checked<()> {
+    let SinkContext { job, sink, lineage, .. } = context;
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_staunch_fence')";
+    if !connection.query_row(known, [], |row| row.get::<_, bool>(0))? {
+        return Ok(Ok(()));
+    }
+    Ok(match read_fence(connection, job, sink)? {
+        Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
+        _ => Ok(()),
+    })
+}
+
 /// Takes the target over, unless it belongs to another run or a newer start.
 pub(super) fn fence(connection: &mut Connection, context: &SinkContext, place: &str) -> Checked<()> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

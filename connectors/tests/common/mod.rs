@@ -111,10 +111,7 @@ pub struct Polled<T> {
 
 /// Polls a reader by hand until it ends, has handed out what is wanted, or fails. For up to 128 batches:
 /// more use up tokio's budget for one task, and the channel of a background reader stays pending.
-pub fn poll<R: SplitReader>(
-    reader: &mut R,
-    until: impl Fn(&[R::Record]) -> bool,
-) -> Result<Polled<R::Record>>
+pub fn poll<R: SplitReader>(reader: &mut R, until: impl Fn(&[R::Record]) -> bool) -> Result<Polled<R::Record>>
 where
     R::Record: Clone,
 {

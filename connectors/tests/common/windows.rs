@@ -216,10 +216,7 @@ pub async fn lost_output_is_refused_loudly(target: impl Target) {
     let listed = start.prepare(3).await;
     life.target.lose_prepared(&life.storage);
     let why = refused(start.commit(&listed).await);
-    assert!(
-        why.contains("sink `out`") && why.contains("checkpoint 3") && why.contains("5 records"),
-        "{why}"
-    );
+    assert!(why.contains("sink `out`") && why.contains("checkpoint 3") && why.contains("5 records"), "{why}");
     assert!(life.visible().is_empty());
 }
 

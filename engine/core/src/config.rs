@@ -30,8 +30,8 @@ pub struct RunConfig {
     pub groups: u16,
     /// Memory for keyed state in this process, in bytes; what does not fit goes to disk.
     pub state_bytes: usize,
-    /// Working directory for state on disk; emptied at start. Default: a folder in the system's
-    /// temporary directory.
+    /// Working directory for state on disk; emptied at start. Default: `work` in the directory of the
+    /// checkpoints.
     pub state_dir: Option<PathBuf>,
     /// Bytes that one source instance may have in flight.
     pub inflight_bytes: usize,

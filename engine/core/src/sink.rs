@@ -96,7 +96,17 @@ pub struct Prepared {
 
 /// Publishes prepared output.
 pub trait Committer: Send + 'static {
-    /// Called once, before anything else: fences older generations at the target, and removes prepared
+    /// Whether [`Committer::recover`] would be refused, because the target holds output of another run.
+    /// Changes nothing that matters: it is called for all sinks before the job is taken over, so that a
+    /// start that has to be refused leaves no trace.
+    ///
+    /// # Errors
+    /// The target is not ours, or cannot be reached.
+    fn check(&mut self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called once, before any commit: fences older generations at the target, and removes prepared
     /// output of ours that `listed` does not contain (the restored checkpoint's committables; they will
     /// be committed next, and must stay). Returns a line for the log for each thing removed.
     ///

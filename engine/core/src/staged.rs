@@ -12,6 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
+use crc32c::crc32c;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use staunch_checkpoint::{CheckpointId, Committable, Generation};
@@ -49,6 +50,19 @@ pub trait StagedTarget: Send + Sync + 'static {
     /// # Errors
     /// The target cannot be reached, or lacks something that the user must create.
     fn connect(&self, context: &SinkContext) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+    /// Whether [`StagedTarget::fence`] would be refused; takes nothing over. Called before the job itself
+    /// is taken over.
+    ///
+    /// # Errors
+    /// The target holds tokens of another lineage.
+    fn check(
+        &self,
+        _connection: &mut Self::Connection,
+        _context: &SinkContext,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
 
     /// Takes the target over, durably: from now on [`StagedTarget::apply`] of lower generations fails.
     ///
@@ -333,6 +347,11 @@ impl<T: StagedTarget> StagedCommitter<T> {
 }
 
 impl<T: StagedTarget> Committer for StagedCommitter<T> {
+    async fn check(&mut self) -> Result<()> {
+        let mut connection = self.target.connect(&self.context).await?;
+        self.target.check(&mut connection, &self.context).await
+    }
+
     async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
         let sink = self.context.sink.clone();
         let mut keep = BTreeSet::new();
@@ -394,10 +413,4 @@ fn generation_of(name: &str) -> Option<Generation> {
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Error::internal("a blocking task died").caused_by(e))
-}
-
-/// CRC-32C, bit by bit; only on blocking threads.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let shift = |crc: u32, _: u8| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg());
-    !bytes.iter().fold(!0, |crc: u32, byte| (0..8).fold(crc ^ u32::from(*byte), shift))
 }

@@ -10,6 +10,7 @@ use crate::sink::Sink;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch_state::{StateKey, hash_key, schema::schema_of};
+use std::any::TypeId;
 use std::sync::Arc;
 
 /// A stream of records in a job under construction. It is used up by the verb that is applied to it; to
@@ -189,7 +190,9 @@ where
             out.batch.times = batch.times;
         });
         let (main, side) = runtime::stateful(&job.site, keyed, stream.marks, name, schema, step);
-        let side_node = job.add(What::Side { output: "late records" }, vec![node], marks.is_some());
+        let has_side = TypeId::of::<S::Side>() != TypeId::of::<()>();
+        let late = What::Side { output: "late records" };
+        let side_node = if has_side { job.add(late, vec![node], marks.is_some()) } else { node };
         let main_marks = if emits_time { marks.clone() } else { None };
         (
             Stream::new(job.clone(), main, main_marks, node),

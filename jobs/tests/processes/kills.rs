@@ -2,26 +2,24 @@
 
 use crate::support::observer::{Observer, airport_and_hour};
 use crate::support::random::{Random, seeds};
-use crate::support::{Case, ended};
+use crate::support::Case;
 use std::time::Duration;
 
 const KILLS: u32 = 10;
-/// Latest moment of a kill after the start. With the rate it is chosen so that all kills together come before
+/// Latest moment of a kill after the start. With the rates it is chosen so that all kills together come before
 /// the end of the input.
 const LATEST_MS: u64 = 700;
-const RATE: u64 = 3500;
 
 #[test]
 fn killed_ten_times_at_random_moments_the_result_is_the_batch_result() {
-    side_by_side(seeds(4), |seed| kill_and_rerun(seed, &Case::flights(), RATE));
+    side_by_side(seeds(8), |seed| kill_and_rerun(seed, &Case::flights(), 2000));
 }
 
 #[test]
 fn the_same_with_five_input_files() {
-    // Each worker reads at this rate.
-    side_by_side(seeds(3).iter().map(|seed| seed + 1000).collect(), |seed| {
-        kill_and_rerun(seed, &Case::flights_in_files(5), RATE / 2);
-    });
+    // Each worker reads at this rate, and each file holds a fifth of every day.
+    let every_fifth = |row, _| row % 5;
+    side_by_side(seeds(4), |seed| kill_and_rerun(1000 + seed, &Case::flights_in_files(5, every_fifth), 500));
 }
 
 /// Killing takes waiting, not work.
@@ -52,8 +50,8 @@ fn kill_and_rerun(seed: u64, case: &Case, rate: u64) {
     }
     let workers = 1 + random.below(3);
     println!("{story} then {workers} workers to the end");
-    let last = ended(&mut case.start(&format!("--workers {workers} --checkpoint-every {every} --rate {rate}")));
-    assert_eq!(last.code, Some(0), "{story} {}", last.log);
+    // At full speed: how fast it reads is no part of the job.
+    case.complete(&format!("--workers {workers} --checkpoint-every {every}"));
     let (files, looks) = observer.finish();
     println!("seed {seed}: {files} files, looked at {looks} times");
     case.assert_batch_result();

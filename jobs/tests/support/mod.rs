@@ -44,16 +44,22 @@ impl Case {
         Self::flights().with_input("flights.csv", text)
     }
 
-    /// `flight_delays` on the real data in several files of a directory.
-    pub fn flights_in_files(files: usize) -> Self {
+    /// `flight_delays` on the real data in several files of a directory; which row goes into which file is told
+    /// by the row's number and the number of rows.
+    pub fn flights_in_files(files: usize, file_of: fn(usize, usize) -> usize) -> Self {
         let mut case = Self::flights();
         case.input = case.path("input");
         fs::create_dir(&case.input).expect("a new directory can be made");
-        let text = data_text();
-        let (header, rows) = text.split_once('\n').expect("the data has a header");
-        let rows: Vec<&str> = rows.lines().collect();
-        for (number, part) in rows.chunks(rows.len().div_ceil(files)).enumerate() {
-            let text = format!("{header}\n{}\n", part.join("\n"));
+        let mut lines = data_text().lines();
+        let header = lines.next().expect("the data has a header");
+        let rows: Vec<&str> = lines.collect();
+        let mut texts = vec![format!("{header}\n"); files];
+        for (number, row) in rows.iter().enumerate() {
+            let text = &mut texts[file_of(number, rows.len())];
+            text.push_str(row);
+            text.push('\n');
+        }
+        for (number, text) in texts.iter().enumerate() {
             fs::write(case.input.join(format!("{number}.csv")), text).expect("the file can be written");
         }
         case

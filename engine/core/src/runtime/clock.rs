@@ -51,10 +51,10 @@ impl Clock {
     /// Something was emitted at the current tick.
     pub(crate) fn note_activity(&self) {
         self.activity.fetch_add(1, SeqCst);
-        if !self.active.swap(true, SeqCst) {
-            if let Some(ticker) = self.ticker.get() {
-                ticker.unpark();
-            }
+        if !self.active.swap(true, SeqCst)
+            && let Some(ticker) = self.ticker.get()
+        {
+            ticker.unpark();
         }
     }
 

@@ -19,11 +19,16 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A committer of whatever type.
 pub(crate) trait AnyCommitter: Send {
+    fn check(&mut self) -> BoxFuture<'_, Result<()>>;
     fn recover<'a>(&'a mut self, listed: &'a [Committable]) -> BoxFuture<'a, Result<Vec<String>>>;
     fn commit<'a>(&'a mut self, due: &'a [Committable]) -> BoxFuture<'a, Result<(), CommitError>>;
 }
 
 impl<C: Committer> AnyCommitter for C {
+    fn check(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(Committer::check(self))
+    }
+
     fn recover<'a>(&'a mut self, listed: &'a [Committable]) -> BoxFuture<'a, Result<Vec<String>>> {
         Box::pin(Committer::recover(self, listed))
     }
@@ -51,6 +56,12 @@ impl CommitterFactory {
             })
         };
         Self { name: name.to_owned(), open: Box::new(open) }
+    }
+
+    /// Whether the target is ours to write.
+    pub(crate) async fn check(&self, context: SinkContext) -> Result<()> {
+        let named = |e: Error| e.in_step(&self.name);
+        (self.open)(context).await.map_err(named)?.check().await.map_err(named)
     }
 
     /// Opens the committer, fences, and removes what is ours and not listed.

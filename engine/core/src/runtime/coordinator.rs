@@ -382,7 +382,8 @@ impl Driver {
             StopReason::Finished => Ok(Outcome::Finished),
             StopReason::Stopped => Ok(Outcome::Stopped),
             StopReason::Internal(_) => Err(Error::internal(reason.to_string())),
-            StopReason::Incompatible(_) => Err(Error::job(reason.to_string())),
+            // A restart would only take the job back, and be fenced in its turn.
+            StopReason::Incompatible(_) | StopReason::Fenced => Err(Error::job(reason.to_string())),
             reason => Err(Error::external(reason.to_string())),
         };
         self.over(over);

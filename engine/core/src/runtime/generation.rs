@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::run::Outcome;
+use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
 use staunch_checkpoint::coordinator::{Coordinator, Setup};
 use staunch_checkpoint::{Committable, Parts, Recovery};
@@ -44,12 +45,6 @@ where
 {
     crate::plan::check_name(&config.job)?;
     let (_, registry) = super::plan(&build)?;
-    if config.workers == 0 || config.workers > usize::from(config.groups) {
-        return Err(Error::job(format!(
-            "{} workers: the number must be from 1 to the number of key groups, {}",
-            config.workers, config.groups
-        )));
-    }
     let directory = Directory::open(&config.checkpoints)?;
     // Held until the end: a second copy of the job is refused while this one lives.
     let _lock = directory.try_lock()?;
@@ -63,10 +58,12 @@ where
 
     let began = Instant::now();
     let log = Log::new(Arc::clone(&storage));
-    let recovery = recovery::take_over(&config, &log, &registry)?;
-    if let Some((_, manifest)) = &recovery.restore {
-        config.groups = manifest.groups;
-    }
+    let check = |recovery: &Recovery| {
+        check_workers(config.workers, groups(&config, recovery))?;
+        check_sinks(&config, &registry, recovery, &storage, io.handle())
+    };
+    let recovery = recovery::take_over(&config, &log, &registry, check)?;
+    config.groups = groups(&config, &recovery);
     crash::pass("recovery.claimed");
     announce(&recovery);
     metrics.restarts.inc_by(recovery.generation.0.saturating_sub(1) as f64);
@@ -74,6 +71,44 @@ where
     let result = live(build, config, controls, &metrics, registry, storage, log, recovery, io.handle(), began);
     io.shutdown_timeout(IO_SHUTDOWN);
     result
+}
+
+/// The number of key groups: the checkpoint's, if there is one.
+fn groups(config: &RunConfig, recovery: &Recovery) -> u16 {
+    recovery.restore.as_ref().map_or(config.groups, |(_, manifest)| manifest.groups)
+}
+
+fn check_workers(workers: usize, groups: u16) -> Result<()> {
+    if (1..=usize::from(groups)).contains(&workers) {
+        return Ok(());
+    }
+    Err(Error::job(format!(
+        "{workers} workers: the number must be from 1 to {groups}, the job's key groups (fixed by --max-parallelism when it first started)"
+    )))
+}
+
+/// Asks every sink whether its target is ours to write, before the job is taken over.
+fn check_sinks(
+    config: &RunConfig,
+    registry: &Registry,
+    recovery: &Recovery,
+    storage: &Arc<dyn Storage>,
+    io: &tokio::runtime::Handle,
+) -> Result<()> {
+    for factory in &registry.sinks {
+        let context = SinkContext {
+            job: config.job.clone(),
+            sink: factory.name.clone(),
+            lineage: recovery.lineage.clone(),
+            generation: recovery.generation,
+            instance: 0,
+            instances: config.workers as u32,
+            fresh: recovery.restore.is_none(),
+            storage: Arc::clone(storage),
+        };
+        caught(&factory.name, || io.block_on(factory.check(context)))?;
+    }
+    Ok(())
 }
 
 fn announce(recovery: &Recovery) {

@@ -13,8 +13,14 @@ use std::hash::{BuildHasher, RandomState};
 /// Times that a slot is claimed before somebody has to look.
 const CLAIMS: usize = 10;
 
-/// Reads the log, checks, and takes the job over from every older generation.
-pub(crate) fn take_over(config: &RunConfig, log: &Log, registry: &Registry) -> Result<Recovery> {
+/// Reads the log, checks, and takes the job over from every older generation. `check` may refuse the
+/// start before that leaves any trace.
+pub(crate) fn take_over(
+    config: &RunConfig,
+    log: &Log,
+    registry: &Registry,
+    check: impl Fn(&Recovery) -> Result<()>,
+) -> Result<Recovery> {
     let fresh = fresh_lineage();
     let holder = format!("process {} on {}", std::process::id(), host());
     for _ in 0..CLAIMS {
@@ -31,6 +37,7 @@ pub(crate) fn take_over(config: &RunConfig, log: &Log, registry: &Registry) -> R
         if let Some((_, manifest)) = &recovery.restore {
             check_fit(manifest, registry)?;
         }
+        check(&recovery)?;
         if log.claim(recovery.slot, &Record::Fence(recovery.fence.clone()))? {
             return Ok(recovery);
         }
@@ -46,7 +53,7 @@ fn check_fit(manifest: &Manifest, registry: &Registry) -> Result<()> {
         match registry.states.iter().find(|(state, _)| state == name) {
             Some((_, schema)) if *schema != part.schema => {
                 return Err(Error::job(format!(
-                    "the state of this step has another type than in checkpoint {checkpoint}:\n{}\nRun the program that wrote it, give the step another name (its state then begins empty), or start anew with --from none",
+                    "the state of this step has another type than in checkpoint {checkpoint}:\n{}\nRun the program that wrote it, or start anew with --from none and another output",
                     schema_diff(&part.schema, schema)
                 ))
                 .in_step(name));

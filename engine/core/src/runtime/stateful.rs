@@ -268,7 +268,7 @@ where
     ) -> Result<()> {
         while let Some(entry) = self.marks.first_entry() {
             let tick = *entry.key();
-            if !frontier.is_some_and(|f| tick < f) || epoch(tick) != self.alignment.epoch() {
+            if frontier.is_none_or(|f| tick >= f) || epoch(tick) != self.alignment.epoch() {
                 break;
             }
             let (caps, marks) = entry.remove();
