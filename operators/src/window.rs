@@ -1,6 +1,6 @@
 //! Windows of event time.
 //!
-//! A window of a key opens with its first record. It *fires* when the watermark passes its end: its
+//! A window of a key opens with its first record. It *fires* when the watermark reaches its end: its
 //! result is put out, stamped with the window's last millisecond. With an *allowed lateness* its state
 //! is kept that much longer, and each late record puts out the corrected result again. What comes later
 //! still is late for good: it is counted, and goes to the late side output if there is one.
@@ -44,9 +44,15 @@ impl Tumbling {
         start_ms.saturating_add(self.length_ms)
     }
 
+    /// The last moment in a window. A watermark says that nothing at or before it is still to come, so
+    /// this is the one that makes the window fire.
+    fn last_of(self, start_ms: i64) -> i64 {
+        self.end_of(start_ms) - 1
+    }
+
     /// The watermark at which a window's state goes.
     fn expiry_of(self, start_ms: i64) -> i64 {
-        self.end_of(start_ms).saturating_add(self.allowed_lateness_ms)
+        self.last_of(start_ms).saturating_add(self.allowed_lateness_ms)
     }
 }
 
@@ -251,9 +257,9 @@ where
             |(key, start, hash, value), state| {
                 let new = state.is_none();
                 update(state, value);
-                let fired = window.end_of(start) <= now;
+                let fired = window.last_of(start) <= now;
                 if fired && let Some(state) = state.as_ref() {
-                    let at = window.end_of(start) - 1;
+                    let at = window.last_of(start);
                     output.emit_at(made(window, key.clone(), start, result(state)), at);
                 }
                 if new {
@@ -270,7 +276,7 @@ where
         let window = self.window;
         let result = &self.result;
         for (start, open) in &mut self.open {
-            if window.end_of(*start) > now {
+            if window.last_of(*start) > now {
                 break;
             }
             if open.fired {
@@ -279,7 +285,7 @@ where
             open.fired = true;
             for (hash, key) in &open.keys {
                 if let Some(value) = state.get(*hash, key, *start)? {
-                    output.emit_at(made(window, key.clone(), *start, result(value)), window.end_of(*start) - 1);
+                    output.emit_at(made(window, key.clone(), *start, result(value)), window.last_of(*start));
                 }
             }
         }
@@ -298,7 +304,7 @@ where
     fn restored(&mut self, state: &mut Table<K, i64, A>, watermark: Timestamp) -> Result<()> {
         let (open, window) = (&mut self.open, self.window);
         state.for_each(|key, start, _| {
-            let fired = window.end_of(start) <= watermark.as_millis();
+            let fired = window.last_of(start) <= watermark.as_millis();
             let open = open.entry(start).or_insert_with(|| OpenWindow { keys: Vec::new(), fired });
             open.keys.push((hash_key(key), key.clone()));
         })?;

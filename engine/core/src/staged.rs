@@ -320,11 +320,7 @@ impl<T: StagedTarget> StagedCommitter<T> {
         ))))
     }
 
-    async fn commit_one(
-        &mut self,
-        committable: &Committable,
-        payload: &Payload,
-    ) -> Result<(), CommitError> {
+    async fn commit_one(&mut self, committable: &Committable, payload: &Payload) -> Result<(), CommitError> {
         let connection = match &mut self.connection {
             Some(open) => open,
             none => none.insert(self.target.connect(&self.context).await.map_err(CommitError::Retry)?),
@@ -367,9 +363,7 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
             let orphan = |name: &String| !keep.contains(name) && generation_of(name) <= Some(generation);
             let remove = |name: String| {
                 storage.delete(&name)?;
-                Ok(format!(
-                    "sink `{sink}`: removed {name}, staged for a checkpoint that was never decided"
-                ))
+                Ok(format!("sink `{sink}`: removed {name}, staged for a checkpoint that was never decided"))
             };
             storage.list(&folder(&sink))?.into_iter().filter(orphan).map(remove).collect()
         })

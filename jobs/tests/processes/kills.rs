@@ -19,7 +19,7 @@ fn killed_ten_times_at_random_moments_the_result_is_the_batch_result() {
 fn the_same_with_five_input_files() {
     // Each worker reads at this rate, and each file holds a fifth of every day.
     let every_fifth = |row, _| row % 5;
-    side_by_side(seeds(4), |seed| kill_and_rerun(1000 + seed, &Case::flights_in_files(5, every_fifth), 500));
+    side_by_side(seeds(4), |seed| kill_and_rerun(1000 + seed, &Case::flights_in_files(5, every_fifth), 1000));
 }
 
 /// Killing takes waiting, not work.

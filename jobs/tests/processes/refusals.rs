@@ -24,7 +24,6 @@ fn from_none_is_refused_while_the_output_of_the_old_run_is_there() {
 }
 
 #[test]
-#[ignore = "the engine fences the old run before the output directory is asked"]
 fn after_a_refused_from_none_the_old_run_can_continue() {
     let case = half_way();
     case.refused("--from none", 2, &["another output directory"]);
