@@ -2,6 +2,8 @@
 //!
 //! One program, so that tests run side by side: most of their time is waiting.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -85,8 +85,10 @@ fn an_idle_split_holds_nothing_back_and_when_all_are_idle_the_watermark_stands()
         let (place, topic) = (place().workers(workers), Topic::<Event>::new(3));
         let source = topic.clone();
         let running = count(&place, move || source.clone().event_time(time, Duration::ZERO).idle_after(IDLE));
-        topic.push(0, [(1, 100)]);
         let began = Instant::now();
+        eventually("all splits are read", || (0..3).all(|split| topic.polls(split) > 0));
+        std::thread::sleep(IDLE * 7 / 10);
+        topic.push(0, [(1, 100)]);
         reaches(&running, 99);
         assert!(began.elapsed() >= IDLE, "the others were silent for {:?} only", began.elapsed());
         stays(&running, 99);
@@ -211,4 +213,21 @@ fn a_drain_fires_all_windows_and_what_comes_after_it_is_never_half_done() {
         }
         place.assert_tidy();
     }
+}
+
+#[test]
+fn looking_for_idleness_does_not_keep_the_worker_busy() {
+    let (place, topic) = (place().only_the_last_checkpoint(), Topic::<Event>::new(2));
+    let source = topic.clone();
+    let idle = Duration::from_secs(2);
+    let running = count(&place, move || source.clone().event_time(time, Duration::ZERO).idle_after(idle));
+    for n in 0..150 {
+        topic.push(0, [(1, n)]);
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    let before = topic.polls(1);
+    std::thread::sleep(Duration::from_millis(500));
+    let polls = topic.polls(1) - before;
+    assert!(polls <= 5, "an idle split was polled {polls} times in half a second");
+    assert_eq!(running.stop(), Outcome::Stopped);
 }
