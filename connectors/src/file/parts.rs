@@ -173,17 +173,13 @@ impl Committer for PartsCommitter {
     async fn commit(&mut self, committables: &[Committable]) -> Result<(), CommitError> {
         let (dir, context, committables) = (self.dir.clone(), self.context.clone(), committables.to_vec());
         blocking(move || {
-            let checked = Mark::of(&context).check(&dir).map_err(CommitError::Retry)?;
-            checked.or_else(|why| if crash::bug("fence_ignored") { Ok(()) } else { Err(why) }).map_err(
-                |why| {
-                    let records: u64 = committables.iter().map(|c| c.records).sum();
-                    let sink = &context.sink;
-                    CommitError::Refused(
-                        Error::job(format!("sink `{sink}`: {records} records are not committed"))
-                            .caused_by(why),
-                    )
-                },
-            )?;
+            Mark::of(&context).check(&dir).map_err(CommitError::Retry)?.map_err(|why| {
+                let records: u64 = committables.iter().map(|c| c.records).sum();
+                let sink = &context.sink;
+                CommitError::Refused(
+                    Error::job(format!("sink `{sink}`: {records} records are not committed")).caused_by(why),
+                )
+            })?;
             for committable in &committables {
                 let part = Part::of(committable, &context.sink).map_err(CommitError::Refused)?;
                 publish(&dir, &part, committable, &context)?;

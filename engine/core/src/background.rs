@@ -6,14 +6,16 @@
 
 use crate::error::{Error, Result};
 use crate::source::{Progress, Records, SplitReader};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Batches that may wait in the channel of one split.
 const BATCHES_AHEAD: usize = 4;
-/// Records wanted in a batch.
-const BATCH_RECORDS: usize = 1024;
+/// Records in a batch until the engine has said how many it wants: few, for sources with a limited rate.
+const FIRST_BATCH: usize = 16;
 /// How long the thread waits after the reader had nothing.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 
@@ -39,6 +41,9 @@ pub trait BlockingReader: Send + 'static {
 #[derive(Debug)]
 pub struct Background<R: BlockingReader> {
     batches: mpsc::Receiver<Batch<R>>,
+    /// Records that the engine wanted last; the thread makes its batches that large, since a batch has
+    /// one position and cannot be cut.
+    wanted: Arc<AtomicUsize>,
     position: R::Position,
     ended: bool,
 }
@@ -58,17 +63,19 @@ impl<R: BlockingReader> Background<R> {
     pub fn start(name: &str, mut reader: R) -> Result<Self> {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let position = reader.position();
+        let wanted = Arc::new(AtomicUsize::new(FIRST_BATCH));
+        let asked = Arc::clone(&wanted);
         std::thread::Builder::new()
             .name(format!("read {name}"))
-            .spawn(move || read_ahead(&mut reader, &sender))
+            .spawn(move || read_ahead(&mut reader, &sender, &asked))
             .map_err(|e| Error::external("cannot start a thread for reading").caused_by(e))?;
-        Ok(Self { batches, position, ended: false })
+        Ok(Self { batches, wanted, position, ended: false })
     }
 }
 
-fn read_ahead<R: BlockingReader>(reader: &mut R, sender: &mpsc::Sender<Batch<R>>) {
+fn read_ahead<R: BlockingReader>(reader: &mut R, sender: &mpsc::Sender<Batch<R>>, wanted: &AtomicUsize) {
     while !sender.is_closed() {
-        let mut records = Records::with_limit(BATCH_RECORDS);
+        let mut records = Records::with_limit(wanted.load(Relaxed).max(1));
         let progress = reader.read(&mut records);
         let ended = matches!(progress, Ok(Progress::End) | Err(_));
         let idle = matches!(progress, Ok(Progress::Idle));
@@ -96,6 +103,7 @@ impl<R: BlockingReader> SplitReader for Background<R> {
         if self.ended {
             return Ok(Progress::End);
         }
+        self.wanted.store(out.room(), Relaxed);
         match self.batches.poll_recv(cx) {
             Poll::Pending => Ok(Progress::Idle),
             Poll::Ready(None) => Err(Error::internal("a reading thread died without a word")),

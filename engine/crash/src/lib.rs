@@ -56,8 +56,6 @@ pub const BUGS: &[&str] = &[
     "stash_off",
     // Expiring a checkpoint deletes files that a newer one still needs.
     "shared_file_deleted",
-    // A process goes on although a newer one has taken the job over.
-    "fence_ignored",
 ];
 
 /// Whether the bug `name` is planted: never, in ordinary builds.

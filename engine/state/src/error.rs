@@ -90,7 +90,7 @@ pub enum StateError {
         problem: String,
     },
     /// A local file operation outside the checkpoint storage failed.
-    #[error("{action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}")]
     Io {
         /// What was being done.
         action: &'static str,

@@ -76,7 +76,6 @@ impl Log {
         let record = Record::Checkpoint(Box::new(manifest.clone()));
         match self.create(slot, &record) {
             Ok(Put::Created) => self.confirm(slot),
-            Ok(Put::Exists) if crate::crash::bug("fence_ignored") => Published::Created,
             Ok(Put::Exists) => self.recognise(slot, manifest),
             Err(StorageError::Unknown { source, .. }) => Published::Unknown(source.to_string()),
             Err(error) => Published::Failed(error.to_string()),

@@ -140,6 +140,8 @@ struct Driver<S: Source> {
     source: Arc<S>,
     held: Held,
     again: Activator,
+    /// When the timer goes off that brings the next turn at the latest.
+    look_at: Option<Instant>,
     waker: Waker,
     policy: Option<EventTimePolicy>,
     bad_input: BadInput,
@@ -182,6 +184,7 @@ impl<S: Source> Driver<S> {
             source,
             held,
             again,
+            look_at: None,
             waker,
             splits: Vec::new(),
             turn: 0,
@@ -218,7 +221,7 @@ impl<S: Source> Driver<S> {
             if more {
                 self.again.activate();
             } else if !self.has_room() {
-                self.again.activate_after(LOOK_AGAIN);
+                self.look_again(LOOK_AGAIN);
             }
         }
         self.send_mark(draining, marks);
@@ -314,6 +317,16 @@ impl<S: Source> Driver<S> {
         Ok(false)
     }
 
+    /// Has the next turn come after `wait` at the latest. One timer at a time: as every turn asks for
+    /// the next, more of them would never become fewer, and keep the worker busy.
+    fn look_again(&mut self, wait: Duration) {
+        let now = Instant::now();
+        if !self.look_at.is_some_and(|at| now < at && at <= now + wait) {
+            self.look_at = Some(now + wait);
+            self.again.activate_after(wait);
+        }
+    }
+
     /// How many records may be read now; `None` if the rate says to wait.
     fn rate_limit(&mut self) -> Option<usize> {
         let Some(rate) = self.source.rate() else { return Some(BATCH_RECORDS) };
@@ -324,7 +337,7 @@ impl<S: Source> Driver<S> {
         self.allowance = ((self.allowance.0 + earned).min((rate / 20.0).max(1.0)), now);
         if self.allowance.0 < 1.0 {
             let missing = (1.0 - self.allowance.0) / rate;
-            self.again.activate_after(Duration::from_secs_f64(missing.clamp(0.001, 1.0)));
+            self.look_again(Duration::from_secs_f64(missing.clamp(0.001, 1.0)));
             return None;
         }
         Some((self.allowance.0 as usize).min(BATCH_RECORDS))
@@ -390,20 +403,23 @@ impl<S: Source> Driver<S> {
 
     /// Sends the watermark of this instance if it has changed.
     fn send_mark(&mut self, draining: bool, marks: &mut OutputBuilder<Tick, NoopBuilder<Vec<Mark>>>) {
-        let (Some(policy), Some(time)) = (self.policy, &self.held.marks) else { return };
+        let Some(policy) = self.policy else { return };
         let discovering = self.source.discover_every().is_some();
         let now = if draining { Status::Ended } else { Split::combined(&mut self.splits, &policy, discovering) };
+        if let Some(idle) = policy.idle_after && !matches!(now, Status::Ended | Status::Idle) {
+            self.look_again(idle / 2 + Duration::from_millis(1));
+        }
+        let Some(time) = &self.held.marks else { return };
         let mark = match now {
             Status::Active(latest) => (Timestamp::from_millis(latest).saturating_sub(policy.lateness).as_millis() - 1, false),
+            // A new split after all were idle: from now on the watermark is held again.
+            Status::Silent if self.sent_mark.is_some_and(|(_, idle)| idle) => (Timestamp::MIN.as_millis(), false),
             Status::Silent => return,
             // Nothing was read because the sinks are behind: that is not idleness.
             Status::Idle if !self.has_room() => return,
             Status::Idle => (0, true),
             Status::Ended => (Timestamp::MAX.as_millis(), false),
         };
-        if let Some(idle) = policy.idle_after && !matches!(now, Status::Ended | Status::Idle) {
-            self.again.activate_after(idle / 2 + Duration::from_millis(1));
-        }
         if self.sent_mark == Some(mark) {
             return;
         }

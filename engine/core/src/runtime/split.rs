@@ -27,8 +27,9 @@ pub(crate) struct Split<S: Source> {
     /// Position of the next record, while no reader is open.
     position: Option<S::Position>,
     latest: Option<i64>,
-    /// Since when its reader has had nothing.
-    idle_since: Option<Instant>,
+    /// Since when its reader has had nothing, and when it last said so: in between it may not have been
+    /// asked, because the sinks are behind.
+    idle: Option<(Instant, Instant)>,
     /// Positions at checkpoints that are not known to be decided.
     undecided: VecDeque<(CheckpointId, S::Position)>,
 }
@@ -63,7 +64,7 @@ impl<S: Source> Split<S> {
             reader: if part.finished { Reader::Finished } else { Reader::Waiting },
             position,
             latest: part.max_event_time_ms,
-            idle_since: None,
+            idle: None,
             undecided: VecDeque::new(),
             id: part.id,
         })
@@ -96,7 +97,7 @@ impl<S: Source> Split<S> {
             let _ = sender.send(source.open(split, at).await);
             waker.wake();
         });
-        tracing::info!(split = self.id, position = ?self.position, "split opened");
+        tracing::debug!(split = self.id, "opening split");
         self.reader = Reader::Opening(receiver);
         true
     }
@@ -123,9 +124,10 @@ impl<S: Source> Split<S> {
         let Reader::Open(reader) = &mut self.reader else { return Ok(false) };
         let progress = reader.poll(cx, buffer)?;
         if progress == Progress::Idle && buffer.records.is_empty() {
-            self.idle_since.get_or_insert_with(Instant::now);
+            let now = Instant::now();
+            self.idle = Some((self.idle.map_or(now, |(since, _)| since), now));
         } else {
-            self.idle_since = None;
+            self.idle = None;
         }
         if progress == Progress::End {
             self.position = Some(reader.position());
@@ -194,7 +196,7 @@ impl<S: Source> Split<S> {
             if split.is_finished() {
                 continue;
             }
-            let idle_for = split.idle_since.map(|since| since.elapsed());
+            let idle_for = split.idle.map(|(since, last)| last - since);
             if idle_for >= policy.idle_after && idle_for.is_some() && policy.idle_after.is_some() {
                 idle = true;
                 continue;

@@ -221,6 +221,7 @@ fn looking_for_idleness_does_not_keep_the_worker_busy() {
     let source = topic.clone();
     let idle = Duration::from_secs(2);
     let running = count(&place, move || source.clone().event_time(time, Duration::ZERO).idle_after(idle));
+    topic.push(1, [(1, 0)]);
     for n in 0..150 {
         topic.push(0, [(1, n)]);
         std::thread::sleep(Duration::from_millis(7));
