@@ -18,7 +18,8 @@ pub struct Memory {
 /// # Errors
 /// The system does not say (it is not Linux).
 pub fn memory() -> Result<Memory> {
-    let status = std::fs::read_to_string("/proc/self/status").context("memory is read from /proc, which Linux has")?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("memory is read from /proc, which Linux has")?;
     let bytes = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name));
         let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());

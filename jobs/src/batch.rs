@@ -36,7 +36,10 @@ pub fn flight_delays(input: &Path) -> Result<FlightDelays> {
         let mut rows = csv::Reader::from_path(&file)?;
         let columns = rows.headers()?.clone();
         let column = |name: &str| {
-            columns.iter().position(|c| c == name).with_context(|| format!("{}: no column {name}", file.display()))
+            columns
+                .iter()
+                .position(|c| c == name)
+                .with_context(|| format!("{}: no column {name}", file.display()))
         };
         let (origin, hour, minute, delay) =
             (column("origin")?, column("time_hour")?, column("minute")?, column("dep_delay")?);
@@ -61,7 +64,8 @@ pub fn flight_delays(input: &Path) -> Result<FlightDelays> {
             }
         }
     }
-    let mut lines: Vec<String> = hours.into_iter().map(|((origin, hour), sums)| line(&origin, &hour, &sums)).collect();
+    let mut lines: Vec<String> =
+        hours.into_iter().map(|((origin, hour), sums)| line(&origin, &hour, &sums)).collect();
     lines.sort_unstable();
     Ok(FlightDelays { lines, flights })
 }

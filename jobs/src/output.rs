@@ -15,7 +15,8 @@ pub fn committed(output: &Path) -> Result<BTreeMap<String, String>> {
     for path in listed(output)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_file() && !name.starts_with('.') {
-            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             found.insert(name, text);
         }
     }

@@ -153,7 +153,10 @@ impl Metrics {
     /// The sum of a metric over all series that have these labels, written like `step="flights"`.
     pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let of_name = self.0.iter().filter(|(series, _)| series.split('{').next() == Some(name));
-        of_name.filter(|(series, _)| labels.iter().all(|label| series.contains(label))).map(|(_, value)| value).sum()
+        of_name
+            .filter(|(series, _)| labels.iter().all(|label| series.contains(label)))
+            .map(|(_, value)| value)
+            .sum()
     }
 
     /// The names of all metrics.

@@ -134,7 +134,12 @@ where
     where
         A: StateValue + Default + Clone,
     {
-        self.apply(name, "window fold", move |state: &mut Option<A>, record| add(state.get_or_insert_default(), record), A::clone)
+        self.apply(
+            name,
+            "window fold",
+            move |state: &mut Option<A>, record| add(state.get_or_insert_default(), record),
+            A::clone,
+        )
     }
 
     /// Combines the records of each window two by two.
@@ -325,9 +330,7 @@ where
 }
 
 fn made<K, R>(window: Tumbling, key: K, start: i64, value: R) -> WindowResult<K, R> {
-    let window = Window {
-        start: Timestamp::from_millis(start),
-        end: Timestamp::from_millis(window.end_of(start)),
-    };
+    let window =
+        Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(window.end_of(start)) };
     WindowResult { key, window, value }
 }

@@ -67,11 +67,13 @@ impl Mark {
                 "{place} holds part files, but not the file {FILE} that says whose they are; {advice}"
             ))),
             None => Ok(()),
-            Some(other) if other.lineage != self.lineage || other.sink != self.sink => Err(Error::job(format!(
-                "{place} holds the output of another run (job `{}`, sink `{}`, run {}; this is run {}); {advice}, or \
+            Some(other) if other.lineage != self.lineage || other.sink != self.sink => {
+                Err(Error::job(format!(
+                    "{place} holds the output of another run (job `{}`, sink `{}`, run {}; this is run {}); {advice}, or \
                  continue that run from its checkpoints",
-                other.job, other.sink, other.lineage, self.lineage
-            ))),
+                    other.job, other.sink, other.lineage, self.lineage
+                )))
+            }
             Some(other) if other.generation > self.generation => Err(self.fenced(&other, dir)),
             Some(_) if fresh && has_parts => Err(Error::job(format!(
                 "{place} holds output of this run, but the job starts from nothing; {advice}"

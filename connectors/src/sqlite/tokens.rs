@@ -22,7 +22,8 @@ pub(super) type Checked<T> = rusqlite::Result<Result<T>>;
 /// Whether the target belongs to another run; changes nothing.
 pub(super) fn check(connection: &Connection, context: &SinkContext, place: &str) -> Checked<()> {
     let SinkContext { job, sink, lineage, .. } = context;
-    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_staunch_fence')";
+    let known =
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_staunch_fence')";
     if !connection.query_row(known, [], |row| row.get::<_, bool>(0))? {
         return Ok(Ok(()));
     }

@@ -83,7 +83,8 @@ impl<'s> Job<'s> {
         }
         let sources = graph.plan.sources_of(input);
         let names: Vec<String> = sources.iter().map(|name| format!("`{name}`")).collect();
-        let (noun, verb) = if names.len() == 1 { ("its source", "assigns") } else { ("one of its sources", "assigns") };
+        let (noun, verb) =
+            if names.len() == 1 { ("its source", "assigns") } else { ("one of its sources", "assigns") };
         let message = format!(
             "`{step}` needs event time, and {noun} {} {verb} none; give it one with .event_time(|record| ..., lateness)",
             names.join(", ")

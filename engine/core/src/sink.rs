@@ -41,10 +41,7 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     /// The target cannot be reached, or holds output of another life of the job (see
     /// [`SinkContext::lineage`]).
-    fn committer(
-        &self,
-        context: &SinkContext,
-    ) -> impl Future<Output = Result<Self::Committer>> + Send;
+    fn committer(&self, context: &SinkContext) -> impl Future<Output = Result<Self::Committer>> + Send;
 
     /// What this sink promises, for plans and documents.
     fn guarantee(&self) -> Guarantee {
@@ -79,10 +76,7 @@ pub trait SinkWriter: Send + 'static {
     ///
     /// # Errors
     /// As [`SinkWriter::write`].
-    fn prepare(
-        &mut self,
-        checkpoint: CheckpointId,
-    ) -> impl Future<Output = Result<Vec<Prepared>>> + Send;
+    fn prepare(&mut self, checkpoint: CheckpointId) -> impl Future<Output = Result<Vec<Prepared>>> + Send;
 }
 
 /// One prepared piece of output.
@@ -112,10 +106,7 @@ pub trait Committer: Send + 'static {
     ///
     /// # Errors
     /// The target refuses.
-    fn recover(
-        &mut self,
-        listed: &[Committable],
-    ) -> impl Future<Output = Result<Vec<String>>> + Send;
+    fn recover(&mut self, listed: &[Committable]) -> impl Future<Output = Result<Vec<String>>> + Send;
 
     /// Publishes the committables, in order. Committing one that is already published is a success.
     ///

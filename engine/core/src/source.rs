@@ -139,11 +139,7 @@ impl DeadLetter {
     /// Makes one; `raw` is cut and its invalid UTF-8 replaced.
     pub fn new(place: impl Into<String>, reason: impl Into<String>, raw: &[u8]) -> Self {
         let raw = &raw[..raw.len().min(Self::MAX_RAW)];
-        Self {
-            place: place.into(),
-            reason: reason.into(),
-            raw: String::from_utf8_lossy(raw).into_owned(),
-        }
+        Self { place: place.into(), reason: reason.into(), raw: String::from_utf8_lossy(raw).into_owned() }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::runtime::{self, Flow, Marks};
 use crate::sink::Sink;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use staunch_state::{StateKey, hash_key, schema::schema_of};
+use staunch_state::{StateKey, schema::schema_of};
 use std::any::TypeId;
 use std::sync::Arc;
 
@@ -25,12 +25,7 @@ pub struct Stream<'s, T> {
 
 impl<T: Clone + 'static> Clone for Stream<'_, T> {
     fn clone(&self) -> Self {
-        Self {
-            job: self.job.clone(),
-            flow: self.flow.clone(),
-            marks: self.marks.clone(),
-            node: self.node,
-        }
+        Self { job: self.job.clone(), flow: self.flow.clone(), marks: self.marks.clone(), node: self.node }
     }
 }
 
@@ -179,25 +174,13 @@ where
         let emits_time = step.emits_event_time() && stream.timed();
         let node = job.add(what, vec![stream.node], emits_time);
         let marks = stream.marks.clone();
-        let keyed = runtime::each_batch(stream.flow, "key_by", move |batch: Batch<T>, out| {
-            out.batch.hashes.reserve(batch.items.len());
-            out.batch.items.reserve(batch.items.len());
-            for item in batch.items {
-                let key = key(&item);
-                out.batch.hashes.push(hash_key(&key));
-                out.batch.items.push((key, value(item)));
-            }
-            out.batch.times = batch.times;
-        });
+        let keyed = runtime::keyed(&job.site, stream.flow, key, value);
         let (main, side) = runtime::stateful(&job.site, keyed, stream.marks, name, schema, step);
         let has_side = TypeId::of::<S::Side>() != TypeId::of::<()>();
         let late = What::Side { output: "late records" };
         let side_node = if has_side { job.add(late, vec![node], marks.is_some()) } else { node };
         let main_marks = if emits_time { marks.clone() } else { None };
-        (
-            Stream::new(job.clone(), main, main_marks, node),
-            Stream::new(job, side, marks, side_node),
-        )
+        (Stream::new(job.clone(), main, main_marks, node), Stream::new(job, side, marks, side_node))
     }
 
     /// Notes that something is wrong with how the operator is used; reported before anything runs.

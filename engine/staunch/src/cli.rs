@@ -197,8 +197,7 @@ where
     }
     let controls = Controls::default();
     signals::listen(controls.clone())?;
-    let outcome =
-        staunch_core::run(move |job: &Job<'_>| build(job, &job_args), config, controls, metrics)?;
+    let outcome = staunch_core::run(move |job: &Job<'_>| build(job, &job_args), config, controls, metrics)?;
     match outcome {
         Outcome::Finished => tracing::info!("complete"),
         Outcome::Stopped => tracing::info!("stopped; run it again to continue"),
@@ -208,8 +207,9 @@ where
 }
 
 fn program_name() -> Result<String> {
-    let path = std::env::current_exe()
-        .map_err(|e| Error::external("the program's name is unknown; give one with --job-name").caused_by(e))?;
+    let path = std::env::current_exe().map_err(|e| {
+        Error::external("the program's name is unknown; give one with --job-name").caused_by(e)
+    })?;
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("job");
     Ok(stem.to_owned())
 }
@@ -217,7 +217,8 @@ fn program_name() -> Result<String> {
 fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter)
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));

@@ -20,7 +20,8 @@ pub(crate) fn serve(address: SocketAddr, metrics: Metrics) -> Result<()> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    let listener = bind.map_err(|e| Error::external(format!("cannot serve metrics at {address}")).caused_by(e))?;
+    let listener =
+        bind.map_err(|e| Error::external(format!("cannot serve metrics at {address}")).caused_by(e))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

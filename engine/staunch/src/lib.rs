@@ -55,7 +55,9 @@ pub fn duration(text: &str) -> std::result::Result<std::time::Duration, String> 
 /// What a job uses, in one import.
 pub mod prelude {
     pub use staunch_core::source::{BadInput, DeadLetter};
-    pub use staunch_core::{Controls, Error, Job, Keyed, Outcome, Result, RunConfig, SourceExt, Stream, Timestamp};
+    pub use staunch_core::{
+        Controls, Error, Job, Keyed, Outcome, Result, RunConfig, SourceExt, Stream, Timestamp,
+    };
     pub use staunch_operators::{Aggregate, KeyedExt, Tumbling, Window, WindowExt, WindowResult};
     pub use std::path::PathBuf;
     pub use std::process::ExitCode;

@@ -67,7 +67,13 @@ pub fn cases(full: bool) -> Vec<Case> {
                     if full {
                         continue;
                     }
-                    cases.extend(workers.iter().map(|w| Case { point, fault, nth: 1, workers: *w, bug: None }));
+                    cases.extend(workers.iter().map(|w| Case {
+                        point,
+                        fault,
+                        nth: 1,
+                        workers: *w,
+                        bug: None,
+                    }));
                     continue;
                 }
                 let nth = if point.starts_with("recovery.") { 1 } else { *nth };

@@ -159,10 +159,7 @@ fn check(sink: &str, findings: &Findings) -> Result<(), String> {
 
 fn leftovers(dir: &Path) -> usize {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| if entry.path().is_dir() { leftovers(&entry.path()) } else { 1 })
-        .sum()
+    entries.flatten().map(|entry| if entry.path().is_dir() { leftovers(&entry.path()) } else { 1 }).sum()
 }
 
 /// Waits for the end of a process, with a limit.

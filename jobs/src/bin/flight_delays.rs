@@ -86,9 +86,8 @@ fn main() -> ExitCode {
 }
 
 fn flight_delays(job: &Job, args: &Args) -> Result<()> {
-    let flights = file::rows::<Flight>(&args.input)
-        .event_time(Flight::scheduled, args.lateness)
-        .limit_rate(args.rate);
+    let flights =
+        file::rows::<Flight>(&args.input).event_time(Flight::scheduled, args.lateness).limit_rate(args.rate);
 
     job.source("flights", flights)
         .key_by(|flight| flight.origin.clone())

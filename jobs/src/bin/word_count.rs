@@ -25,5 +25,8 @@ fn word_count(job: &Job, args: &Args) -> Result<()> {
 }
 
 fn words(line: String) -> Vec<String> {
-    line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+    line.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
 }

@@ -64,7 +64,11 @@ fn full_under(case: &Case, disk: &SmallDisk) {
     let last = case.complete("--workers 3");
     assert!(last.log.contains("\"restoring"), "it began from nothing: {}", last.log);
     for (name, text) in published {
-        assert_eq!(jobs::output::committed(&case.output()).unwrap().get(&name), Some(&text), "{name} changed");
+        assert_eq!(
+            jobs::output::committed(&case.output()).unwrap().get(&name),
+            Some(&text),
+            "{name} changed"
+        );
     }
     case.assert_batch_result();
 }

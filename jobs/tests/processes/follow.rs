@@ -60,7 +60,10 @@ fn lines_that_are_added_are_counted_soon_and_across_a_kill() {
     let added = Instant::now();
     append("two\n");
     case.wait_for_lines(&running, 4);
-    measured(&format!("a line added to a followed file is published after {:?} (checkpoint every 50 ms)", added.elapsed()));
+    measured(&format!(
+        "a line added to a followed file is published after {:?} (checkpoint every 50 ms)",
+        added.elapsed()
+    ));
     running.kill().unwrap();
     append("one\nthree");
     let mut running = case.start("--workers 1 --checkpoint-every 50ms");

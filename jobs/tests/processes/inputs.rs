@@ -47,7 +47,8 @@ fn with_checkpoints_off_everything_is_published_at_the_end() {
 fn a_smaller_lateness_drops_late_flights_and_never_doubles_a_window() {
     let case = Case::flights();
     case.complete("--workers 2 --lateness 1h --checkpoint-every 50ms");
-    let mut keys: Vec<String> = case.lines().iter().map(|l| crate::support::observer::airport_and_hour(l)).collect();
+    let mut keys: Vec<String> =
+        case.lines().iter().map(|l| crate::support::observer::airport_and_hour(l)).collect();
     let all = keys.len();
     keys.sort_unstable();
     keys.dedup();

@@ -1,8 +1,8 @@
 //! kill -9 at random moments, again and again, on changing numbers of workers.
 
+use crate::support::Case;
 use crate::support::observer::{Observer, airport_and_hour};
 use crate::support::random::{Random, seeds};
-use crate::support::Case;
 use std::time::Duration;
 
 const KILLS: u32 = 10;
@@ -26,7 +26,18 @@ fn the_same_with_five_input_files() {
 fn side_by_side(seeds: Vec<u64>, test: impl Fn(u64) + Sync) {
     for some in seeds.chunks(4) {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = some.iter().map(|&seed| (seed, scope.spawn({ let test = &test; move || test(seed) }))).collect();
+            let threads: Vec<_> = some
+                .iter()
+                .map(|&seed| {
+                    (
+                        seed,
+                        scope.spawn({
+                            let test = &test;
+                            move || test(seed)
+                        }),
+                    )
+                })
+                .collect();
             for (seed, thread) in threads {
                 assert!(thread.join().is_ok(), "seed {seed} failed");
             }
@@ -43,9 +54,14 @@ fn kill_and_rerun(seed: u64, case: &Case, rate: u64) {
         let workers = 1 + random.below(3);
         let moment = Duration::from_millis(random.below(LATEST_MS));
         story += &format!(" {workers} workers {moment:?},");
-        let mut running = case.start(&format!("--workers {workers} --checkpoint-every {every} --rate {rate}"));
+        let mut running =
+            case.start(&format!("--workers {workers} --checkpoint-every {every} --rate {rate}"));
         std::thread::sleep(moment);
-        assert!(running.ended().unwrap().is_none(), "{story} ended before the kill:\n{}", running.log().join("\n"));
+        assert!(
+            running.ended().unwrap().is_none(),
+            "{story} ended before the kill:\n{}",
+            running.log().join("\n")
+        );
         running.kill().unwrap();
     }
     let workers = 1 + random.below(3);

@@ -37,11 +37,13 @@ const NAMES: [&str; 24] = [
 fn a_running_job_shows_its_metrics() {
     let case = Case::flights();
     let address = free_address().unwrap();
-    let mut running = case.start(&format!("--workers 2 --rate 6000 --checkpoint-every 100ms --metrics {address}"));
+    let mut running =
+        case.start(&format!("--workers 2 --rate 6000 --checkpoint-every 100ms --metrics {address}"));
     case.wait_for_lines(&running, 500);
     let metrics = Metrics::of(address).expect("the job answers");
     let names: BTreeSet<&str> = metrics.names().collect();
-    let missing: Vec<_> = NAMES.iter().filter(|name| !names.contains(format!("staunch_{name}").as_str())).collect();
+    let missing: Vec<_> =
+        NAMES.iter().filter(|name| !names.contains(format!("staunch_{name}").as_str())).collect();
     assert!(missing.is_empty(), "missing: {missing:?}, there are: {names:?}");
 
     let read = |metrics: &Metrics| metrics.sum("staunch_records_in_total", &["step=\"flights\""]);

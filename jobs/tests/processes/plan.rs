@@ -24,7 +24,9 @@ fn the_plan_as_text_names_every_step() {
 fn the_plan_as_json_is_a_graph_from_source_to_sink() {
     let json: serde_json::Value = serde_json::from_str(&plan(&Case::flights(), "--json")).unwrap();
     let nodes = json["nodes"].as_array().unwrap();
-    let kind = |kind: &str| nodes.iter().find(|node| node["kind"] == kind).unwrap_or_else(|| panic!("no {kind} in {json}"));
+    let kind = |kind: &str| {
+        nodes.iter().find(|node| node["kind"] == kind).unwrap_or_else(|| panic!("no {kind} in {json}"))
+    };
     assert_eq!(kind("source")["name"], "flights");
     assert_eq!(kind("source")["event_time"], true);
     assert_eq!(kind("stateful")["name"], "delays");

@@ -18,16 +18,23 @@ fn after_a_kill_the_first_new_record_comes_soon() {
         let address = free_address().unwrap();
         let killed = Instant::now();
         running.kill().unwrap();
-        running = case.start(&format!("--workers 2 --rate 2000 --checkpoint-every 100ms --metrics {address}"));
+        running =
+            case.start(&format!("--workers 2 --rate 2000 --checkpoint-every 100ms --metrics {address}"));
         let read = || {
             let metrics = Metrics::of(address)?;
             (metrics.sum("staunch_records_in_total", &["step=\"flights\""]) > 0.0).then(|| killed.elapsed())
         };
         let time = until(LIVENESS, read);
-        times.push(time.unwrap_or_else(|| panic!("nothing new {LIVENESS:?} after the kill:\n{}", running.log().join("\n"))));
+        times.push(time.unwrap_or_else(|| {
+            panic!("nothing new {LIVENESS:?} after the kill:\n{}", running.log().join("\n"))
+        }));
         let lines = case.lines().len();
         case.wait_for_lines(&running, lines + 1);
     }
     times.sort_unstable();
-    measured(&format!("kill to first new record at small state: median {:?}, longest {:?} of {TIMES} (aim 1 s)", times[TIMES / 2], times[TIMES - 1]));
+    measured(&format!(
+        "kill to first new record at small state: median {:?}, longest {:?} of {TIMES} (aim 1 s)",
+        times[TIMES / 2],
+        times[TIMES - 1]
+    ));
 }

@@ -62,7 +62,9 @@ fn a_drain_publishes_the_open_windows_and_completes_the_job() {
 
     // What is published must be the batch result of the flights read until then, wherever that was.
     let lines = case.lines();
-    let scheduled = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap()["scheduled"].as_u64().unwrap();
+    let scheduled = |line: &String| {
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["scheduled"].as_u64().unwrap()
+    };
     let flights: u64 = lines.iter().map(scheduled).sum();
     assert!(flights > 0 && flights < 27_004, "{flights} flights");
     let read: Vec<&str> = data_text().lines().take(1 + flights as usize).collect();
@@ -82,9 +84,14 @@ fn a_job_continues_from_a_savepoint_that_is_named() {
     case.wait_for_lines(&running, 50);
     signal(&running, libc::SIGUSR1);
     let entry = jobs::running::until(crate::support::LONGEST, || {
-        running.log().iter().find(|line| line.contains("Savepoint") && line.contains("checkpoint complete")).cloned()
+        running
+            .log()
+            .iter()
+            .find(|line| line.contains("Savepoint") && line.contains("checkpoint complete"))
+            .cloned()
     });
-    let entry: serde_json::Value = serde_json::from_str(&entry.expect("the log says that the savepoint is complete")).unwrap();
+    let entry: serde_json::Value =
+        serde_json::from_str(&entry.expect("the log says that the savepoint is complete")).unwrap();
     let savepoint = entry["fields"]["checkpoint"].as_u64().expect("the log names the savepoint");
     // Long enough for an ordinary checkpoint of the same age to be gone.
     let lines = case.lines().len();

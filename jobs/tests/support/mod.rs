@@ -102,7 +102,11 @@ impl Case {
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(&self.program);
         let given: Vec<&str> = arguments.split_whitespace().collect();
-        let defaults = [("--input", self.input.clone()), ("--output", self.output()), ("--checkpoints", self.checkpoints())];
+        let defaults = [
+            ("--input", self.input.clone()),
+            ("--output", self.output()),
+            ("--checkpoints", self.checkpoints()),
+        ];
         for (name, value) in defaults.iter().filter(|(name, _)| !given.contains(name)) {
             command.arg(name).arg(value);
         }

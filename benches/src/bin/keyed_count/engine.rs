@@ -33,7 +33,8 @@ pub fn measure(keys: u64, seconds: f64, every: Option<Duration>, dir: &Path) -> 
 
 fn keyed_count(job: &Job<'_>, keys: u64) -> staunch::core::Result<()> {
     const SPLITS: u32 = WORKERS as u32;
-    let numbers = generator::sequence(None, SPLITS, move |split, index| key(keys, split, SPLITS.into(), index));
+    let numbers =
+        generator::sequence(None, SPLITS, move |split, index| key(keys, split, SPLITS.into(), index));
     job.source("numbers", numbers).key_by(|number| *number).count("counts").sink("nowhere", discard::sink());
     Ok(())
 }

@@ -131,7 +131,8 @@ fn source<'s>(
     let again = scope.activator_for(builder.operator_info().address);
     builder.build(move |mut capabilities| {
         let mut held = capabilities.pop();
-        let (mut index, mut unfinished) = (first.div_ceil(WORKERS as u64).next_multiple_of(ROUND), VecDeque::new());
+        let (mut index, mut unfinished) =
+            (first.div_ceil(WORKERS as u64).next_multiple_of(ROUND), VecDeque::new());
         move |_| {
             if progress.stop.load(Relaxed) {
                 held = None;

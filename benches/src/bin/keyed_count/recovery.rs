@@ -93,7 +93,8 @@ pub fn job(dir: &Path) -> Result<()> {
     std::thread::spawn({
         let metrics = metrics.clone();
         // Observed at the commit of an epoch that began in this process.
-        let committed = move || Scrape::of(&metrics).map(|s| s.total("staunch_end_to_end_latency_seconds_count"));
+        let committed =
+            move || Scrape::of(&metrics).map(|s| s.total("staunch_end_to_end_latency_seconds_count"));
         move || {
             while committed().is_ok_and(|count| count < 1.0) {
                 std::thread::sleep(Duration::from_millis(1));

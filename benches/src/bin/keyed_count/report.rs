@@ -44,7 +44,8 @@ pub fn place(variant: Variant) -> usize {
 
 fn row(variant: Variant, runs: &[Measured], base: Option<&Vec<Measured>>) -> String {
     let rate = median(runs.iter().map(|run| run.records_per_second)).unwrap_or(0.0);
-    let ratios = base.into_iter().flatten().zip(runs).map(|(b, run)| run.records_per_second / b.records_per_second);
+    let ratios =
+        base.into_iter().flatten().zip(runs).map(|(b, run)| run.records_per_second / b.records_per_second);
     let ratio = median(ratios).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
     let processor = median(runs.iter().map(|run| run.processor_ns)).unwrap_or(0.0);
     let mut text = format!("| {} | {} | {ratio} | {processor:.0} ns ", variant.title(), millions(rate));

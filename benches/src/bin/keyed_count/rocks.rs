@@ -40,7 +40,9 @@ impl Counts for Rocks {
         for key in keys {
             let id = key.to_le_bytes();
             let before = match self.db.get_pinned(id)? {
-                Some(bytes) => u64::from_le_bytes(bytes[..].try_into().map_err(|_| anyhow!("a count has 8 bytes"))?),
+                Some(bytes) => {
+                    u64::from_le_bytes(bytes[..].try_into().map_err(|_| anyhow!("a count has 8 bytes"))?)
+                }
                 None => 0,
             };
             let now = before + 1;

@@ -30,7 +30,8 @@ pub fn watch(
         std::thread::sleep(LOOK);
         look()?;
     }
-    let (after, took, used, memory) = (counted()?, began.elapsed(), processor_seconds()? - processor, memory()?);
+    let (after, took, used, memory) =
+        (counted()?, began.elapsed(), processor_seconds()? - processor, memory()?);
     let records = (after - before) as f64;
     Ok(Measured {
         records_per_second: records / took.as_secs_f64(),

@@ -88,9 +88,9 @@ impl Clock {
             }
             std::thread::sleep(length);
             self.active.store(false, SeqCst);
-            let _ = self.now.fetch_update(SeqCst, SeqCst, |now| {
-                Some(tick(epoch(now), step(now).saturating_add(1)))
-            });
+            let _ = self
+                .now
+                .fetch_update(SeqCst, SeqCst, |now| Some(tick(epoch(now), step(now).saturating_add(1))));
             self.wake_workers();
         }
     }

@@ -359,7 +359,9 @@ impl Driver {
     }
 
     fn expire(&mut self, mut expiry: Expiry) {
-        if crash::bug("shared_file_deleted") && let Ok(names) = self.shared.storage.list("state/") {
+        if crash::bug("shared_file_deleted")
+            && let Ok(names) = self.shared.storage.list("state/")
+        {
             expiry.files.extend(names.into_iter().next());
         }
         let (shared, log) = (Arc::clone(&self.shared), self.log.clone());

@@ -68,7 +68,8 @@ where
     announce(&recovery);
     metrics.restarts.inc_by(recovery.generation.0.saturating_sub(1) as f64);
 
-    let result = live(build, config, controls, &metrics, registry, storage, log, recovery, io.handle(), began);
+    let result =
+        live(build, config, controls, &metrics, registry, storage, log, recovery, io.handle(), began);
     io.shutdown_timeout(IO_SHUTDOWN);
     result
 }
@@ -184,15 +185,8 @@ where
     let finished = recovery.already_finished;
     let protocol = Coordinator::new(setup(&shared, &registry, recovery));
     let open_inputs = registry.sources.len() * workers;
-    let mut driver = Driver::new(
-        Arc::clone(&shared),
-        protocol,
-        log.clone(),
-        messages,
-        controls,
-        committers,
-        open_inputs,
-    );
+    let mut driver =
+        Driver::new(Arc::clone(&shared), protocol, log.clone(), messages, controls, committers, open_inputs);
     if driver.recommit()?.is_some() || finished {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(Outcome::AlreadyFinished);

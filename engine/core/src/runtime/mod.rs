@@ -29,6 +29,7 @@ mod worker;
 
 pub(crate) use generation::run;
 pub(crate) use marks::Marks;
+pub(crate) use routing::keyed;
 pub(crate) use sink_step::sink;
 pub(crate) use source_step::source;
 pub(crate) use stateful::stateful;

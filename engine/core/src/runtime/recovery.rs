@@ -5,7 +5,9 @@ use super::log::Log;
 use super::worker::Registry;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use staunch_checkpoint::{Generation, Manifest, Record, Recovery, recover, recovery::Start, retention::orphans};
+use staunch_checkpoint::{
+    Generation, Manifest, Record, Recovery, recover, recovery::Start, retention::orphans,
+};
 use staunch_state::{schema_diff, storage::Storage};
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -32,8 +34,9 @@ pub(crate) fn take_over(
             holder: &holder,
             at_ms: unix_ms(),
         };
-        let recovery = recover(&start, &records)
-            .map_err(|e| Error::job(format!("cannot start from {}", config.checkpoints.display())).caused_by(e))?;
+        let recovery = recover(&start, &records).map_err(|e| {
+            Error::job(format!("cannot start from {}", config.checkpoints.display())).caused_by(e)
+        })?;
         if let Some((_, manifest)) = &recovery.restore {
             check_fit(manifest, registry)?;
         }

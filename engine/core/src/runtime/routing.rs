@@ -1,66 +1,141 @@
-//! Sends keyed records to the worker that owns their key group.
+//! Gives records their keys, and sends them to the worker that owns the key's group.
+//!
+//! One pass over the records does both: [`keyed`] puts each into a batch of its owner, so that
+//! [`Router`], the dataflow's side of the exchange, only forwards whole batches.
 
+use super::Flow;
+use super::tick::Tick;
+use super::worker::Site;
 use crate::batch::{BATCH_RECORDS, Batch};
-use staunch_state::{Assignment, Groups};
+use staunch_state::{Assignment, Groups, StateKey, hash_key};
 use std::sync::Arc;
 use timely::communication::Push;
+use timely::container::NoopBuilder;
 use timely::dataflow::channels::Message;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::channels::pushers::exchange::Distributor;
+use timely::dataflow::operators::InputCapability;
+use timely::dataflow::operators::generic::Operator;
 
-/// Splits batches by key group. The map from groups to workers is data, so that groups can be moved.
-pub(crate) struct Router<T> {
+/// Which worker owns a key. The map from groups to workers is data, so that groups can be moved.
+#[derive(Clone)]
+pub(crate) struct Owners {
     assignment: Arc<Assignment>,
     groups: Groups,
-    buffers: Vec<Batch<T>>,
 }
 
-impl<T> Router<T> {
-    pub(crate) fn new(assignment: Arc<Assignment>, groups: Groups, workers: usize) -> Self {
-        Self { assignment, groups, buffers: (0..workers).map(|_| Batch::default()).collect() }
+impl Owners {
+    pub(crate) fn of_site(site: &Site<'_>) -> Self {
+        let (assignment, groups) = site.routing();
+        Self { assignment, groups }
+    }
+
+    #[inline(always)]
+    fn of(&self, hash: u64) -> usize {
+        self.assignment.owner(self.groups.of(hash)) as usize
     }
 }
 
-impl<T> Distributor<Batch<T>> for Router<T> {
+/// Turns records into keys and values, in batches that have one owner each.
+pub(crate) fn keyed<'s, T, K, V>(
+    site: &Site<'s>,
+    flow: Flow<'s, T>,
+    key: impl Fn(&T) -> K + 'static,
+    value: impl Fn(T) -> V + 'static,
+) -> Flow<'s, (K, V)>
+where
+    T: 'static,
+    K: StateKey,
+    V: 'static,
+{
+    let workers = site.live.as_ref().map_or(1, |worker| worker.peers);
+    let mut sorted = Sorted::new(Owners::of_site(site), workers);
+    flow.unary::<NoopBuilder<Batch<(K, V)>>, _, _, _>(Pipeline, "key_by", move |_, _| {
+        move |input, output| {
+            // Batches of one time fill each other up; none waits for the next activation.
+            let mut open: Option<InputCapability<Tick>> = None;
+            input.for_each(|time, batch| {
+                if let Some(before) = open.take_if(|open| open.time() != time.time()) {
+                    let mut session = output.session_with_builder(&before);
+                    sorted.flush(|batch| session.give_container(batch));
+                }
+                let time = &*open.get_or_insert(time);
+                let mut session = output.session_with_builder(time);
+                sorted.add(std::mem::take(batch), &key, &value, |batch| session.give_container(batch));
+            });
+            if let Some(time) = open {
+                let mut session = output.session_with_builder(&time);
+                sorted.flush(|batch| session.give_container(batch));
+            }
+        }
+    })
+}
+
+/// Batches being filled, one for each owner.
+struct Sorted<T> {
+    owners: Owners,
+    buffers: Vec<Batch<T>>,
+}
+
+impl<K: StateKey, V> Sorted<(K, V)> {
+    fn new(owners: Owners, workers: usize) -> Self {
+        Self { owners, buffers: (0..workers).map(|_| Batch::default()).collect() }
+    }
+
+    /// Adds records in their order, and ships what is full.
+    fn add<T>(
+        &mut self,
+        batch: Batch<T>,
+        key: impl Fn(&T) -> K,
+        value: impl Fn(T) -> V,
+        mut ship: impl FnMut(&mut Batch<(K, V)>),
+    ) {
+        // Room for a fair share; what is sparse must not travel in large allocations.
+        let share = batch.items.len().div_ceil(self.buffers.len()).min(BATCH_RECORDS);
+        let mut times = batch.times.into_iter();
+        for item in batch.items {
+            let key = key(&item);
+            let hash = hash_key(&key);
+            let buffer = &mut self.buffers[self.owners.of(hash)];
+            if buffer.items.capacity() == 0 {
+                buffer.items.reserve_exact(share);
+                buffer.hashes.reserve_exact(share);
+            }
+            buffer.items.push((key, value(item)));
+            buffer.hashes.push(hash);
+            if let Some(time) = times.next() {
+                buffer.times.push(time);
+            }
+            if buffer.items.len() >= BATCH_RECORDS {
+                ship(&mut std::mem::take(buffer));
+            }
+        }
+    }
+
+    fn flush(&mut self, mut ship: impl FnMut(&mut Batch<(K, V)>)) {
+        for buffer in self.buffers.iter_mut().filter(|buffer| !buffer.is_empty()) {
+            ship(&mut std::mem::take(buffer));
+        }
+    }
+}
+
+/// Forwards batches that have one owner each, as [`keyed`] makes them.
+pub(crate) struct Router(pub(crate) Owners);
+
+impl<T> Distributor<Batch<T>> for Router {
     fn partition<Time: Clone, P: Push<Message<Time, Batch<T>>>>(
         &mut self,
         batch: &mut Batch<T>,
         time: &Time,
         pushers: &mut [P],
     ) {
-        let timed = batch.is_timed();
-        let times = std::mem::take(&mut batch.times);
-        for (i, (item, hash)) in batch.items.drain(..).zip(batch.hashes.drain(..)).enumerate() {
-            let owner = self.assignment.owner(self.groups.of(hash)) as usize;
-            let buffer = &mut self.buffers[owner];
-            if buffer.items.capacity() == 0 {
-                buffer.items.reserve_exact(BATCH_RECORDS);
-                buffer.hashes.reserve_exact(BATCH_RECORDS);
-            }
-            buffer.items.push(item);
-            buffer.hashes.push(hash);
-            if timed {
-                buffer.times.push(times[i]);
-            }
-            if buffer.items.len() >= BATCH_RECORDS {
-                Message::push_at(buffer, time.clone(), &mut pushers[owner]);
-                clear(buffer);
-            }
-        }
+        let Some(first) = batch.hashes.first() else { return };
+        let owner = self.0.of(*first);
+        debug_assert!(batch.hashes.iter().all(|hash| self.0.of(*hash) == owner), "a batch has one owner");
+        Message::push_at(batch, time.clone(), &mut pushers[owner]);
+        // A channel may hand back a spent batch, contents and all.
+        *batch = Batch::default();
     }
 
-    fn flush<Time: Clone, P: Push<Message<Time, Batch<T>>>>(&mut self, time: &Time, pushers: &mut [P]) {
-        for (buffer, pusher) in self.buffers.iter_mut().zip(pushers) {
-            if !buffer.is_empty() {
-                Message::push_at(buffer, time.clone(), pusher);
-                clear(buffer);
-            }
-        }
-    }
-}
-
-/// A channel may hand back a spent container with its allocation; only the contents must go.
-fn clear<T>(batch: &mut Batch<T>) {
-    batch.items.clear();
-    batch.times.clear();
-    batch.hashes.clear();
+    fn flush<Time: Clone, P: Push<Message<Time, Batch<T>>>>(&mut self, _: &Time, _: &mut [P]) {}
 }

@@ -178,9 +178,7 @@ impl Shared {
 /// Runs what a connector or the job's own code does for a step; a panic becomes an error of the step.
 pub(crate) fn caught<R>(step: &str, work: impl FnOnce() -> Result<R>) -> Result<R> {
     let ran = catch_unwind(AssertUnwindSafe(work));
-    let panicked = |panic: Box<dyn Any + Send>| {
-        Err(Error::job(format!("panicked: {}", panic_text(&*panic))))
-    };
+    let panicked = |panic: Box<dyn Any + Send>| Err(Error::job(format!("panicked: {}", panic_text(&*panic))));
     ran.unwrap_or_else(panicked).map_err(|e| e.in_step(step))
 }
 

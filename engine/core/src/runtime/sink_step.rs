@@ -3,12 +3,12 @@
 //! The writer runs on the I/O threads. This step hands it batches through a small channel and keeps the
 //! capability of each until it is written: that is the whole of back-pressure.
 
+use super::Flow;
 use super::alignment::Alignment;
 use super::committing::CommitterFactory;
 use super::shared::Shared;
 use super::tick::Tick;
 use super::worker::{Site, WorkerContext};
-use super::Flow;
 use crate::batch::Batch;
 use crate::crash;
 use crate::error::{Error, Result};

@@ -9,7 +9,10 @@ use super::split::{Split, Status};
 use super::splits::Enumerator;
 use super::tick::{Tick, epoch, tick};
 use super::worker::{Site, WorkerContext};
-use super::{Flow, shared::{Message, caught}};
+use super::{
+    Flow,
+    shared::{Message, caught},
+};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
@@ -89,11 +92,8 @@ pub(crate) fn source<'s, S: Source>(
         let mut driver = live.zip(waker).map(|(worker, waker)| {
             let [records, letters, marks]: [Capability<Tick>; 3] =
                 capabilities.try_into().expect("three outputs were added");
-            let held = Held {
-                records,
-                letters: dead_letters.then_some(letters),
-                marks: timed.then_some(marks),
-            };
+            let held =
+                Held { records, letters: dead_letters.then_some(letters), marks: timed.then_some(marks) };
             Driver::new(worker, name, number, source, held, again, waker, dead_letters)
         });
         move |_| {
@@ -265,7 +265,9 @@ impl<S: Source> Driver<S> {
         let limit = if self.source.discover_every().is_some() { usize::MAX } else { OPEN_SPLITS };
         let mut busy = self.splits.iter().filter(|s| s.is_opening_or_open()).count();
         for split in &mut self.splits {
-            if busy < limit && split.open_if_waiting(&self.name, &self.source, &self.worker.shared, &self.waker) {
+            if busy < limit
+                && split.open_if_waiting(&self.name, &self.source, &self.worker.shared, &self.waker)
+            {
                 busy += 1;
             }
             split.collect_opened()?;
@@ -298,7 +300,11 @@ impl<S: Source> Driver<S> {
     }
 
     /// Reads from the next split that has something; false if none has.
-    fn read_batch(&mut self, records: &mut Output<S::Record>, letters: &mut Output<DeadLetter>) -> Result<bool> {
+    fn read_batch(
+        &mut self,
+        records: &mut Output<S::Record>,
+        letters: &mut Output<DeadLetter>,
+    ) -> Result<bool> {
         let Some(limit) = self.rate_limit() else { return Ok(false) };
         let mut buffer = Records::with_limit(limit);
         let mut context = Context::from_waker(&self.waker);
@@ -386,7 +392,12 @@ impl<S: Source> Driver<S> {
             }
             BadInput::Skip => {
                 for letter in &bad {
-                    tracing::warn!(step = self.name, place = letter.place, reason = letter.reason, "bad input skipped");
+                    tracing::warn!(
+                        step = self.name,
+                        place = letter.place,
+                        reason = letter.reason,
+                        "bad input skipped"
+                    );
                 }
                 self.metrics.dead_letters.inc_by(bad.len() as u64);
             }
@@ -405,15 +416,22 @@ impl<S: Source> Driver<S> {
     fn send_mark(&mut self, draining: bool, marks: &mut OutputBuilder<Tick, NoopBuilder<Vec<Mark>>>) {
         let Some(policy) = self.policy else { return };
         let discovering = self.source.discover_every().is_some();
-        let now = if draining { Status::Ended } else { Split::combined(&mut self.splits, &policy, discovering) };
-        if let Some(idle) = policy.idle_after && !matches!(now, Status::Ended | Status::Idle) {
+        let now =
+            if draining { Status::Ended } else { Split::combined(&mut self.splits, &policy, discovering) };
+        if let Some(idle) = policy.idle_after
+            && !matches!(now, Status::Ended | Status::Idle)
+        {
             self.look_again(idle / 2 + Duration::from_millis(1));
         }
         let Some(time) = &self.held.marks else { return };
         let mark = match now {
-            Status::Active(latest) => (Timestamp::from_millis(latest).saturating_sub(policy.lateness).as_millis() - 1, false),
+            Status::Active(latest) => {
+                (Timestamp::from_millis(latest).saturating_sub(policy.lateness).as_millis() - 1, false)
+            }
             // A new split after all were idle: from now on the watermark is held again.
-            Status::Silent if self.sent_mark.is_some_and(|(_, idle)| idle) => (Timestamp::MIN.as_millis(), false),
+            Status::Silent if self.sent_mark.is_some_and(|(_, idle)| idle) => {
+                (Timestamp::MIN.as_millis(), false)
+            }
             Status::Silent => return,
             // Nothing was read because the sinks are behind: that is not idleness.
             Status::Idle if !self.has_room() => return,

@@ -116,11 +116,7 @@ impl<S: Source> Split<S> {
     }
 
     /// Reads into the buffer; true if there may be more at once.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut Records<S::Record>,
-    ) -> Result<bool> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut Records<S::Record>) -> Result<bool> {
         let Reader::Open(reader) = &mut self.reader else { return Ok(false) };
         let progress = reader.poll(cx, buffer)?;
         if progress == Progress::Idle && buffer.records.is_empty() {
@@ -150,7 +146,8 @@ impl<S: Source> Split<S> {
 
     /// What goes into the checkpoint.
     pub(crate) fn checkpoint(&mut self, checkpoint: CheckpointId) -> Result<SplitPart> {
-        let json = |e| Error::internal(format!("split {}: it cannot be written as JSON", self.id)).caused_by(e);
+        let json =
+            |e| Error::internal(format!("split {}: it cannot be written as JSON", self.id)).caused_by(e);
         let position = self.position();
         let mut part = SplitPart {
             id: self.id.clone(),

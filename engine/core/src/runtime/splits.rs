@@ -98,13 +98,8 @@ impl SplitHub {
 
     /// Deals out the splits that are new; returns how many those were.
     pub(crate) fn discovered(&self, found: Found) -> usize {
-        let new = |(id, split)| SplitPart {
-            id,
-            split,
-            position: None,
-            finished: false,
-            max_event_time_ms: None,
-        };
+        let new =
+            |(id, split)| SplitPart { id, split, position: None, finished: false, max_event_time_ms: None };
         self.deal(found.into_iter().map(new).collect())
     }
 

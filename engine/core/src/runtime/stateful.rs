@@ -5,13 +5,16 @@
 
 use super::alignment::Alignment;
 use super::marks::{Combined, Mark, Marks};
-use super::routing::Router;
+use super::routing::{Owners, Router};
 use super::tick::{Tick, epoch};
 use super::worker::Site;
-use super::{Flow, shared::{Shared, caught}};
+use super::{
+    Flow,
+    shared::{Shared, caught},
+};
 use crate::batch::{BATCH_RECORDS, Batch};
-use crate::error::{Error, Result};
 use crate::crash;
+use crate::error::{Error, Result};
 use crate::keyed::{KeyedStep, Output};
 use crate::metrics::StepMetrics;
 use serde::Serialize;
@@ -29,8 +32,9 @@ use timely::dataflow::operators::{Capability, CapabilityTrait, InputCapability};
 use timely::progress::frontier::MutableAntichain;
 use timely::scheduling::Activator;
 
-/// Entries frozen in one go: small enough that nothing stalls.
-const SLICE: usize = 4096;
+/// Entries frozen in one go, between two batches: about a millisecond, so that nothing stalls, and more
+/// than a batch changes, so that the freeze outruns the writes.
+const SLICE: usize = 4 * BATCH_RECORDS;
 
 /// Capabilities for the main and the side output at one time.
 type Caps = (Capability<Tick>, Capability<Tick>);
@@ -57,8 +61,8 @@ where
 {
     site.register_state(name, schema);
     let mut builder = OperatorBuilder::new(name.to_owned(), site.scope);
-    let (assignment, groups) = site.routing();
-    let router = DistributorPact(move |workers| Router::new(assignment, groups, workers));
+    let owners = Owners::of_site(site);
+    let router = DistributorPact(move |_| Router(owners));
     let mut records = builder.new_input(flow, router);
     let sources = marks.as_ref().map_or(0, |m| m.sources.len());
     let mut marks_in = marks.map(|marks| builder.new_input(marks.flow, Pipeline));

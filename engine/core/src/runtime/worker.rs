@@ -1,9 +1,9 @@
 //! Where a graph is being built: on a live worker, or only to check the plan.
 
+use super::committing::CommitterFactory;
 use super::shared::Shared;
 use super::splits::Enumerator;
 use super::tick::Tick;
-use super::committing::CommitterFactory;
 use staunch_state::{Assignment, Groups};
 use std::cell::RefCell;
 use std::rc::Rc;

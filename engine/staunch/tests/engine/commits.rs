@@ -9,7 +9,10 @@ use staunch_checkpoint::Kind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-fn copy(topic: &Topic<u64>, sink: &Faulty<u64>) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
+fn copy(
+    topic: &Topic<u64>,
+    sink: &Faulty<u64>,
+) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
     let (source, sink) = (topic.clone(), sink.clone());
     move |job| {
         job.source("numbers", source.clone()).sink("output", sink.clone());
@@ -22,7 +25,7 @@ fn a_commit_whose_answer_is_lost_is_asked_for_again_and_published_once() {
     let (place, topic) = (place(), Topic::new(1));
     let odd = AtomicU64::new(0);
     let sink = faulty(move |now| {
-        let lost = now == Moment::Committed && odd.fetch_add(1, SeqCst) % 2 == 0;
+        let lost = now == Moment::Committed && odd.fetch_add(1, SeqCst).is_multiple_of(2);
         if lost { Deed::Fail } else { Deed::Go }
     });
     let running = place.start(copy(&topic, &sink));
@@ -159,9 +162,8 @@ fn a_checkpoint_that_takes_too_long_is_abandoned_and_its_output_is_in_the_next()
     // The third prepare is slow.
     let fuse = Fuse::at(3);
     let slow = Duration::from_millis(300);
-    let sink = faulty(move |now| {
-        if now == Moment::Prepare && fuse.burn() { Deed::Wait(slow) } else { Deed::Go }
-    });
+    let sink =
+        faulty(move |now| if now == Moment::Prepare && fuse.burn() { Deed::Wait(slow) } else { Deed::Go });
     let running = place.start(copy(&topic, &sink));
     for n in 0..100 {
         topic.push((n % 2) as u32, [n]);

@@ -113,7 +113,10 @@ fn a_union_has_the_lower_watermark_of_two_sources() {
             let first = job.source("one", sources.0.clone().event_time(time, Duration::ZERO));
             let second = job.source("other", sources.1.clone().event_time(time, Duration::ZERO));
             let keyed = first.map(|e| e).union(second).key_by(|e| e.0);
-            keyed.window(Tumbling::of(Duration::from_millis(10))).count("counts").sink("output", discard::sink());
+            keyed
+                .window(Tumbling::of(Duration::from_millis(10)))
+                .count("counts")
+                .sink("output", discard::sink());
             Ok(())
         });
         one.push(0, [(1, 1000)]);
@@ -187,7 +190,8 @@ fn a_split_that_is_not_read_because_the_sink_is_slow_is_not_idle() {
 #[test]
 fn a_drain_fires_all_windows_and_what_comes_after_it_is_never_half_done() {
     for stop_too in [false, true] {
-        let (place, topic, output) = (place().every_ms(2).workers(2), Topic::<Event>::new(2), memory::collect());
+        let (place, topic, output) =
+            (place().every_ms(2).workers(2), Topic::<Event>::new(2), memory::collect());
         let (source, sink) = (topic.clone(), output.clone());
         let running = place.start(move |job| {
             let keyed = job.source("events", source.clone().event_time(time, Duration::ZERO)).key_by(|e| e.0);

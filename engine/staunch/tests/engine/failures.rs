@@ -64,7 +64,8 @@ fn a_panic_in_the_event_time_of_a_source_names_the_source() {
 
 #[test]
 fn a_reader_that_fails_or_panics_ends_the_job_with_the_name_of_the_source() {
-    for (failure, words) in [(Failure::Error, "the broker went away"), (Failure::Panic, "the reader panics")] {
+    for (failure, words) in [(Failure::Error, "the broker went away"), (Failure::Panic, "the reader panics")]
+    {
         for workers in 1..=3 {
             let topic = Topic::<u64>::new(3);
             let source = topic.clone();

@@ -41,7 +41,9 @@ pub struct Faulty<T> {
     script: Arc<Mutex<Script>>,
 }
 
-pub fn faulty<T: Clone + Send + 'static>(script: impl Fn(Moment) -> Deed + Send + Sync + 'static) -> Faulty<T> {
+pub fn faulty<T: Clone + Send + 'static>(
+    script: impl Fn(Moment) -> Deed + Send + Sync + 'static,
+) -> Faulty<T> {
     Faulty { inner: collect(), script: Arc::new(Mutex::new(Arc::new(script))) }
 }
 

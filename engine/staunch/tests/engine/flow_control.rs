@@ -62,7 +62,9 @@ fn memory_stays_flat_behind_a_sink_a_hundred_times_slower_than_the_source() {
         let running = place.start(move |job| {
             let count = Arc::clone(&count);
             job.source("records", generator::sequence(None, 4, record))
-                .inspect(move |_| drop(count.fetch_add(1, SeqCst)))
+                .inspect(move |_| {
+                    count.fetch_add(1, SeqCst);
+                })
                 .key_by(|(n, _)| *n % 1000)
                 .fold("last", |last: &mut u64, (n, _)| *last = n)
                 .sink("output", sink.clone());
@@ -78,8 +80,10 @@ fn memory_stays_flat_behind_a_sink_a_hundred_times_slower_than_the_source() {
             assert!(behind() < 40_000.0, "{} records are in flight", behind());
         }
         let used = busy() - began;
-        eprintln!("USED {used:?} grown {} ", resident());
-        assert!(used < Duration::from_millis(900), "waiting for the sink took {used:?} of processor time in 3 s");
+        assert!(
+            used < Duration::from_millis(900),
+            "waiting for the sink took {used:?} of processor time in 3 s"
+        );
         assert_eq!(running.stop(), Outcome::Stopped);
     });
 }
@@ -105,10 +109,9 @@ fn an_idle_job_uses_hardly_any_processor_time() {
         }
         std::thread::sleep(Duration::from_millis(100));
         let began = busy();
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(3));
         let used = busy() - began;
-        eprintln!("USED {used:?} grown {} ", resident());
-        assert!(used <= Duration::from_millis(20), "{used:?} of processor time in 2 s");
+        assert!(used <= Duration::from_millis(30), "{used:?} of processor time in 3 s");
         assert_eq!(running.stop(), Outcome::Stopped);
     });
 }
@@ -123,7 +126,9 @@ fn a_stop_behind_a_slow_sink_is_prompt_because_little_is_in_flight() {
     });
     let output = sink.clone();
     let running = place.start(move |job| {
-        job.source("records", generator::sequence(None, 4, record)).map(|(n, _)| n).sink("output", sink.clone());
+        job.source("records", generator::sequence(None, 4, record))
+            .map(|(n, _)| n)
+            .sink("output", sink.clone());
         Ok(())
     });
     eventually("the first output", || !output.committed().is_empty());

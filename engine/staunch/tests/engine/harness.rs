@@ -14,7 +14,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A checkpoint directory, and how jobs are run on it.
 pub struct Place {
-    pub dir: TempDir,
+    /// Removed when this is dropped.
+    _dir: TempDir,
     pub config: RunConfig,
 }
 
@@ -28,7 +29,7 @@ pub fn place() -> Place {
         checkpoint_every: Some(Duration::from_millis(10)),
         ..RunConfig::new("test", dir.path().join("checkpoints"))
     };
-    Place { dir, config }
+    Place { _dir: dir, config }
 }
 
 impl Place {

@@ -11,7 +11,10 @@ use std::time::Instant;
 type Count = (u64, u64);
 
 /// Counts what is in the topic.
-fn counts(topic: &Topic<u64>, output: &Collected<Count>) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
+fn counts(
+    topic: &Topic<u64>,
+    output: &Collected<Count>,
+) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
     let (source, sink) = (topic.clone(), output.clone());
     move |job| {
         job.source("numbers", source.clone()).key_by(|n| *n).count("counts").sink("output", sink.clone());
@@ -55,7 +58,10 @@ fn another_job_on_the_same_directory_is_refused() {
     place.finish(counts(&topic, &output));
     place.config.job = "other".into();
     let error = place.fail(counts(&topic, &output)).to_string();
-    assert!(error.contains("belongs to job \"test\"") && error.contains("another checkpoint directory"), "{error}");
+    assert!(
+        error.contains("belongs to job \"test\"") && error.contains("another checkpoint directory"),
+        "{error}"
+    );
 }
 
 #[test]

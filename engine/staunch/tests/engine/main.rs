@@ -5,6 +5,9 @@
 //! [`topic`] (a source that the test feeds by hand), [`faulty`] (sinks that misbehave on demand),
 //! [`oracle`] (what the output must be). Then the tests, simplest first.
 
+// All of this is test code, helpers included.
+#![allow(clippy::unwrap_used)]
+
 mod faulty;
 mod harness;
 mod oracle;

@@ -34,14 +34,17 @@ impl Input {
         S: Sink<Record = Total>,
     {
         let keys = self.keys;
-        job.source("numbers", generator::sequence(Some(self.records), self.splits, |split, number| (split, number)))
-            .inspect(move |(_, number)| pass(*number))
-            .key_by(move |(split, number)| (*split, *number % keys))
-            .fold("totals", |total: &mut (u64, u64), (_, number)| {
-                total.0 += 1;
-                total.1 += value(number);
-            })
-            .sink("output", sink);
+        job.source(
+            "numbers",
+            generator::sequence(Some(self.records), self.splits, |split, number| (split, number)),
+        )
+        .inspect(move |(_, number)| pass(*number))
+        .key_by(move |(split, number)| (*split, *number % keys))
+        .fold("totals", |total: &mut (u64, u64), (_, number)| {
+            total.0 += 1;
+            total.1 += value(number);
+        })
+        .sink("output", sink);
     }
 
     /// Checks what is committed so far; returns how many records that covers.
@@ -52,7 +55,11 @@ impl Input {
             let (count, sum) = reached.entry(*key).or_default();
             *sum += value(remainder + *count * self.keys);
             *count += 1;
-            assert_eq!(total, &(*count, *sum), "output {count} of key {key:?}: lost, doubled or out of order");
+            assert_eq!(
+                total,
+                &(*count, *sum),
+                "output {count} of key {key:?}: lost, doubled or out of order"
+            );
             assert!(split < self.splits && remainder < self.keys);
         }
         committed.len() as u64

@@ -95,9 +95,14 @@ fn the_state_of_two_steps_moves_with_their_keys() {
         place.config.workers = [2, 1, 3][round % 3];
         let sink = output.clone();
         let running = place.start(move |job| {
-            let numbers = staunch::generator::sequence(Some(15_000), 4, |split, n| u64::from(split) * 15_000 + n);
+            let numbers =
+                staunch::generator::sequence(Some(15_000), 4, |split, n| u64::from(split) * 15_000 + n);
             job.source("numbers", numbers)
-                .inspect(|n| if n % 512 == 0 { std::thread::sleep(Duration::from_micros(200)) })
+                .inspect(|n| {
+                    if n % 512 == 0 {
+                        std::thread::sleep(Duration::from_micros(200))
+                    }
+                })
                 .key_by(|n| n % 1000)
                 .count("first")
                 .key_by(|(_, count)| *count)

@@ -1,1 +1,105 @@
-//! To be written.
+//! Many splits, few workers, and the other way round.
+
+use crate::harness::{eventually, metric, place};
+use crate::topic::Topic;
+use staunch::memory::{collect, collection};
+use staunch::prelude::*;
+
+#[test]
+fn a_hundred_splits_are_read_by_three_workers_and_each_record_once() {
+    let (place, output) = (place().workers(3), collect());
+    let sink = output.clone();
+    let running = place.start(move |job| {
+        let source = collection((0..10_000).collect::<Vec<u64>>()).splits(100);
+        job.source("numbers", source).sink("output", sink.clone());
+        Ok(())
+    });
+    assert_eq!(running.wait().unwrap(), Outcome::Finished);
+    let mut found = output.committed();
+    found.sort();
+    assert_eq!(found, (0..10_000).collect::<Vec<_>>());
+    for worker in 0..3 {
+        let label = format!("step=\"numbers\",worker=\"{worker}\"");
+        let read = metric(&running.metrics, "staunch_records_in_total", &label);
+        assert!((3300.0..3500.0).contains(&read), "worker {worker} read {read}");
+    }
+}
+
+#[test]
+fn workers_without_a_split_do_not_hold_the_job_up() {
+    let time = |n: &u64| Timestamp::from_millis(*n as i64);
+    for records in [0, 1, 5000] {
+        let (place, output) = (place().workers(3), collect());
+        let sink = output.clone();
+        place.finish(move |job| {
+            let source = collection((0..records).collect::<Vec<u64>>()).event_time(time, Duration::ZERO);
+            let windows =
+                job.source("numbers", source).key_by(|n| n % 2).window(Tumbling::of(Duration::from_secs(1)));
+            windows.count("counts").map(|result| result.value).sink("output", sink.clone());
+            Ok(())
+        });
+        assert_eq!(output.committed().iter().sum::<u64>(), records);
+        place.assert_tidy();
+    }
+}
+
+#[test]
+fn a_source_without_any_split_ends_at_once_unless_it_looks_for_new_ones() {
+    let (place, output) = (place().workers(2), collect::<u64>());
+    let (topic, sink) = (Topic::<u64>::new(0), output.clone());
+    let source = topic.clone();
+    place.finish(move |job| {
+        job.source("numbers", source.clone()).sink("output", sink.clone());
+        Ok(())
+    });
+    assert!(output.committed().is_empty());
+}
+
+#[test]
+fn a_new_split_is_found_read_and_remembered_over_a_stop_on_another_number_of_workers() {
+    let topic = Topic::<u64>::new(4).discovering(Duration::from_millis(20), [0]);
+    let (mut place, output) = (place(), collect());
+    (0..4).for_each(|split| topic.push(split, [u64::from(split) * 10]));
+    let build = |topic: &Topic<u64>, output: &staunch::memory::Collected<u64>| {
+        let (source, sink) = (topic.clone(), output.clone());
+        move |job: &Job<'_>| {
+            job.source("numbers", source.clone()).sink("output", sink.clone());
+            Ok(())
+        }
+    };
+    let mut expected = vec![0];
+    for (new, workers) in [(1, 3), (2, 1), (3, 2)] {
+        place.config.workers = workers;
+        let running = place.start(build(&topic, &output));
+        eventually("what was known is read", || output.committed() == expected);
+        topic.list(new);
+        expected.push(u64::from(new) * 10);
+        eventually("the new split is read", || output.committed() == expected);
+        // One record more in each that is known.
+        (0..=new).for_each(|split| topic.push(split, [u64::from(split)]));
+        expected.extend((0..=new).map(u64::from));
+        let sorted = |mut records: Vec<u64>| {
+            records.sort();
+            records
+        };
+        eventually("the others are read on", || sorted(output.committed()) == sorted(expected.clone()));
+        expected = output.committed();
+        assert_eq!(running.stop(), Outcome::Stopped);
+        assert_eq!(place.manifests().last().unwrap().sources["numbers"].splits.len(), new as usize + 1);
+    }
+}
+
+#[test]
+fn a_rate_limits_what_an_instance_reads() {
+    let (place, output) = (place().workers(2), collect());
+    let sink = output.clone();
+    let began = std::time::Instant::now();
+    place.finish(move |job| {
+        let source = collection((0..600).collect::<Vec<u64>>()).splits(4).limit_rate(Some(1000));
+        job.source("numbers", source).sink("output", sink.clone());
+        Ok(())
+    });
+    assert_eq!(output.committed().len(), 600);
+    let took = began.elapsed();
+    assert!((Duration::from_millis(250)..Duration::from_millis(1500)).contains(&took), "it took {took:?}");
+}

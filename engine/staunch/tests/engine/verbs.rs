@@ -36,8 +36,11 @@ fn numbers(until: u64) -> staunch::memory::Collection<u64> {
 
 #[test]
 fn map_filter_and_flat_map_do_what_iterators_do() {
-    let expected: Vec<u64> =
-        (0..5000).map(|n| n * 3).filter(|n| n % 2 == 0).flat_map(|n| (0..n % 4).map(move |i| n * 10 + i)).collect();
+    let expected: Vec<u64> = (0..5000)
+        .map(|n| n * 3)
+        .filter(|n| n % 2 == 0)
+        .flat_map(|n| (0..n % 4).map(move |i| n * 10 + i))
+        .collect();
     yields(&expected, |job, sink| {
         job.source("numbers", numbers(5000))
             .map(|n| n * 3)
@@ -61,7 +64,11 @@ fn inspect_sees_each_record_and_changes_none() {
     let sum = Arc::clone(&seen);
     yields(&(0..3000).collect::<Vec<u64>>(), move |job, sink| {
         let sum = Arc::clone(&sum);
-        job.source("numbers", numbers(3000)).inspect(move |n| drop(sum.fetch_add(*n, SeqCst))).sink("output", sink);
+        job.source("numbers", numbers(3000))
+            .inspect(move |n| {
+                sum.fetch_add(*n, SeqCst);
+            })
+            .sink("output", sink);
     });
     assert_eq!(seen.load(SeqCst), 3 * (0..3000).sum::<u64>());
 }
@@ -183,7 +190,7 @@ fn stateful_steps_follow_one_another_with_other_keys() {
 
 #[test]
 fn keys_of_text_and_of_structs_are_kept_apart() {
-    let text = |n: u64| if n % 3 == 0 { String::new() } else { format!("{}", n % 11) };
+    let text = |n: u64| if n.is_multiple_of(3) { String::new() } else { format!("{}", n % 11) };
     let mut state: BTreeMap<(String, bool), u64> = BTreeMap::new();
     let mut expected: Vec<_> = (0..2000)
         .map(|n| {
@@ -194,7 +201,10 @@ fn keys_of_text_and_of_structs_are_kept_apart() {
         .collect();
     expected.sort();
     yields(&expected, move |job, sink| {
-        job.source("numbers", numbers(2000)).key_by(move |n| (text(*n), n % 2 == 0)).count("counts").sink("output", sink);
+        job.source("numbers", numbers(2000))
+            .key_by(move |n| (text(*n), n % 2 == 0))
+            .count("counts")
+            .sink("output", sink);
     });
 }
 

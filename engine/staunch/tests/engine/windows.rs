@@ -82,7 +82,8 @@ impl Live {
         move |job| {
             let window = Tumbling::of(TEN_MS).allowed_lateness(allowed);
             let keyed = job.source("events", source.clone().event_time(time, lateness)).key_by(|e| e.0);
-            let (counts, late) = keyed.window(window).fold_with_late("counts", |count: &mut u64, _| *count += 1);
+            let (counts, late) =
+                keyed.window(window).fold_with_late("counts", |count: &mut u64, _| *count += 1);
             counts.map(fired).sink("output", output.clone());
             late.sink("late", side.clone());
             Ok(())

@@ -16,7 +16,15 @@ fn main() -> ExitCode {
     let mut table: BTreeMap<&str, BTreeMap<String, (u32, u32)>> = BTreeMap::new();
     let mut failures = Vec::new();
     for (number, case) in all.iter().enumerate() {
-        eprint!("\r{}/{} {} {:?} hit {} workers {}        ", number + 1, all.len(), case.point, case.fault, case.nth, case.workers);
+        eprint!(
+            "\r{}/{} {} {:?} hit {} workers {}        ",
+            number + 1,
+            all.len(),
+            case.point,
+            case.fault,
+            case.nth,
+            case.workers
+        );
         let outcome = one(case, &victim);
         let cell = table.entry(case.point).or_default().entry(format!("{:?}", case.fault)).or_default();
         cell.1 += 1;

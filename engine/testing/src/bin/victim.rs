@@ -55,7 +55,8 @@ fn main() -> ExitCode {
 
 fn victim(job: &Job, args: &Args) -> Result<()> {
     let keys = args.keys;
-    let records = generator::sequence(Some(args.records), args.splits, |split, index| Record { split, index });
+    let records =
+        generator::sequence(Some(args.records), args.splits, |split, index| Record { split, index });
     let rows = job
         .source("records", records.limit_rate(args.rate))
         .key_by(move |record| (record.index * 31 + u64::from(record.split)) % keys)

@@ -46,7 +46,10 @@ impl Life {
         let arguments = format!(
             "--input {INPUT} --output {OUTPUT} --checkpoints {FOLDER}/checkpoints --checkpoint-every 500ms --rate {RATE} --workers {workers}"
         );
-        say!("    $ flight_delays {}\n", arguments.replace(" --checkpoint-every", " \\\n        --checkpoint-every"));
+        say!(
+            "    $ flight_delays {}\n",
+            arguments.replace(" --checkpoint-every", " \\\n        --checkpoint-every")
+        );
         let mut command = Command::new(job);
         command.args(arguments.split(' ')).args(["--log", "json", "--metrics", &metrics.to_string()]);
         command.env_remove("RUST_LOG");
@@ -59,7 +62,8 @@ impl Life {
         std::thread::sleep(LOOK_EVERY);
         let files = output::committed(Path::new(OUTPUT))?;
         self.last.committed = files.values().map(|text| text.lines().count() as u64).sum();
-        self.last.newest_committed = files.keys().filter_map(|name| output::checkpoint_of(name)).max().unwrap_or(0);
+        self.last.newest_committed =
+            files.keys().filter_map(|name| output::checkpoint_of(name)).max().unwrap_or(0);
         // No answer: it is starting or ending, and what was seen last is good enough.
         if let Some(metrics) = Metrics::of(self.metrics) {
             self.last.read_now = metrics.sum("staunch_records_in_total", &["step=\"flights\""]) as u64;

@@ -36,7 +36,10 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<()> {
-    ensure!(Path::new(INPUT).exists(), "{INPUT} is not here; run it with `make demo` in the project's folder");
+    ensure!(
+        Path::new(INPUT).exists(),
+        "{INPUT} is not here; run it with `make demo` in the project's folder"
+    );
     if Path::new(FOLDER).exists() {
         std::fs::remove_dir_all(FOLDER).context("cannot empty the folder demo")?;
     }
@@ -59,14 +62,20 @@ fn demo() -> Result<()> {
         difference.wrong.len(),
         [&difference.lost, &difference.doubled, &difference.wrong].into_iter().flatten().next()
     );
-    say!("\nWhatever the moment of the kill, each result is published exactly once ({} in all).", seconds(began.elapsed()));
+    say!(
+        "\nWhatever the moment of the kill, each result is published exactly once ({} in all).",
+        seconds(began.elapsed())
+    );
     say!("The published files are in {OUTPUT}; run `make demo` again, or `make test` for many more kills.");
     Ok(())
 }
 
 fn introduce(expected: &FlightDelays) {
     say!("Staunch: a streaming job is killed half-way, and its results still come out exactly once.\n");
-    say!("The job, flight_delays, reads the {} flights that left New York in January 2013 and", grouped(expected.flights));
+    say!(
+        "The job, flight_delays, reads the {} flights that left New York in January 2013 and",
+        grouped(expected.flights)
+    );
     say!("publishes one line for each airport and hour: how many flights, how many cancelled, how late.");
     say!("It is slowed down, so that there is something to see. Its code: jobs/src/bin/flight_delays.rs");
 }
@@ -80,7 +89,10 @@ fn first_life(expected: &FlightDelays) -> Result<(Seen, Duration)> {
         let seen = life.look()?;
         progress.show(&seen);
         // With something unfinished on disk: the worst moment that can be chosen from outside.
-        if seen.read >= expected.flights / 2 && seen.committed > 0 && !output::pending(Path::new(OUTPUT))?.is_empty() {
+        if seen.read >= expected.flights / 2
+            && seen.committed > 0
+            && !output::pending(Path::new(OUTPUT))?.is_empty()
+        {
             life.kill()?;
             progress.last(&seen);
             return Ok((seen, life.age()));
@@ -95,8 +107,15 @@ fn say_what_is_on_disk(seen: &Seen, on_disk: &BTreeMap<String, String>) -> Resul
     let pending = output::pending(Path::new(OUTPUT))?.len();
     say!("\n[2] kill -9, after {} flights\n", grouped(seen.read));
     say!("    On disk in {OUTPUT} now:");
-    say!("      published   {} with {} lines, which no reader will ever see changed", plural(on_disk.len(), "file"), grouped(lines as u64));
-    say!("      unfinished  {} in the hidden folder .pending: not results, whatever is in them", plural(pending, "file"));
+    say!(
+        "      published   {} with {} lines, which no reader will ever see changed",
+        plural(on_disk.len(), "file"),
+        grouped(lines as u64)
+    );
+    say!(
+        "      unfinished  {} in the hidden folder .pending: not results, whatever is in them",
+        plural(pending, "file")
+    );
     Ok(())
 }
 
@@ -123,7 +142,11 @@ fn second_life(expected: &FlightDelays, before: &Seen) -> Result<Second> {
             && let Some((restored, position)) = life.restored()
         {
             let again = before.read.saturating_sub(position);
-            say!("    It continues from checkpoint {restored}, after flight {}: the {} flights that were read", grouped(position), grouped(again));
+            say!(
+                "    It continues from checkpoint {restored}, after flight {}: the {} flights that were read",
+                grouped(position),
+                grouped(again)
+            );
             say!("    later are read again, and count once.\n");
             start = Some((restored, again));
         }
@@ -147,13 +170,22 @@ fn compare(expected: &FlightDelays, before: &BTreeMap<String, String>) -> Result
     say!("\n[4] Compare with a batch computation: one loop over the file, no engine (jobs/src/batch.rs)\n");
     let now = output::committed(Path::new(OUTPUT))?;
     for (name, text) in before {
-        ensure!(now.get(name) == Some(text), "{OUTPUT}/{name} was published before the kill and has changed since");
+        ensure!(
+            now.get(name) == Some(text),
+            "{OUTPUT}/{name} was published before the kill and has changed since"
+        );
     }
     let found = output::committed_lines(Path::new(OUTPUT))?;
     Ok(Difference::between(&expected.lines, &found))
 }
 
-fn summarise(expected: &FlightDelays, seen: &Seen, killed_after: Duration, second: &Second, difference: &Difference) {
+fn summarise(
+    expected: &FlightDelays,
+    seen: &Seen,
+    killed_after: Duration,
+    second: &Second,
+    difference: &Difference,
+) {
     let row = |name: &str, value: String| say!("    {name:<26}{value}");
     row("flights", grouped(expected.flights));
     row("windows (airport, hour)", grouped(expected.lines.len() as u64));

@@ -55,7 +55,9 @@ impl Progress {
         let bar = format!("{}{}", "#".repeat(done), ".".repeat(BAR as usize - done));
         let (read, of) = (grouped(seen.read), grouped(self.flights));
         let (lines, checkpoint) = (grouped(seen.committed), seen.checkpoint);
-        format!("    [{bar}] {read:>6} of {of} flights read, {lines:>5} lines published, checkpoint {checkpoint}")
+        format!(
+            "    [{bar}] {read:>6} of {of} flights read, {lines:>5} lines published, checkpoint {checkpoint}"
+        )
     }
 }
 
