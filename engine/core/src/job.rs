@@ -6,6 +6,7 @@ use crate::runtime::{self, Site};
 use crate::source::{BadInput, DeadLetter, Source};
 use crate::stream::Stream;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -81,14 +82,20 @@ impl<'s> Job<'s> {
         if graph.plan.nodes[input].event_time {
             return;
         }
-        let sources = graph.plan.sources_of(input);
-        let names: Vec<String> = sources.iter().map(|name| format!("`{name}`")).collect();
-        let (noun, verb) =
-            if names.len() == 1 { ("its source", "assigns") } else { ("one of its sources", "assigns") };
-        let message = format!(
-            "`{step}` needs event time, and {noun} {} {verb} none; give it one with .event_time(|record| ..., lateness)",
-            names.join(", ")
-        );
+        let quoted = |names: BTreeSet<&str>| {
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let (sources, steps) = graph.plan.without_event_time(input);
+        let message = if sources.is_empty() {
+            let steps = quoted(steps);
+            format!("`{step}` needs event time, and {steps} before it passes none on; put the step that needs it first")
+        } else {
+            let (noun, verb) = if sources.len() == 1 { ("source", "assigns") } else { ("sources", "assign") };
+            let sources = quoted(sources);
+            format!(
+                "`{step}` needs event time, and its {noun} {sources} {verb} none; give it one with .event_time(|record| ..., lateness)"
+            )
+        };
         drop(graph);
         self.refuse(Error::job(message));
     }

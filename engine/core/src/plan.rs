@@ -97,19 +97,24 @@ impl Plan {
         id
     }
 
-    /// The named sources that a node's records come from.
-    pub(crate) fn sources_of(&self, node: NodeId) -> BTreeSet<&str> {
-        let mut found = BTreeSet::new();
+    /// Why a node's records have no event time: the sources that assign none, and the steps that do not
+    /// pass on what they get.
+    pub(crate) fn without_event_time(&self, node: NodeId) -> (BTreeSet<&str>, BTreeSet<&str>) {
+        let (mut sources, mut steps) = (BTreeSet::new(), BTreeSet::new());
         let mut open = vec![node];
         while let Some(id) = open.pop() {
-            match &self.nodes[id].what {
-                What::Source { name } => {
-                    found.insert(name.as_str());
-                }
-                _ => open.extend(&self.nodes[id].inputs),
+            let node = &self.nodes[id];
+            let untimed = node.inputs.iter().filter(|input| !self.nodes[**input].event_time);
+            let before = open.len();
+            open.extend(untimed);
+            match &node.what {
+                What::Source { name } => sources.extend([name.as_str()]),
+                What::Side { output } if open.len() == before => steps.extend([*output]),
+                _ if open.len() == before => steps.extend(node.name()),
+                _ => {}
             }
         }
-        found
+        (sources, steps)
     }
 
     /// Checks what can be checked before anything runs.

@@ -139,3 +139,34 @@ impl<T> Distributor<Batch<T>> for Router {
 
     fn flush<Time: Clone, P: Push<Message<Time, Batch<T>>>>(&mut self, _: &Time, _: &mut [P]) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_go_to_batches_of_one_owner_each_in_their_order_and_with_their_times() {
+        let groups = Groups::new(128);
+        let owners = Owners { assignment: Arc::new(Assignment::even(groups, 3)), groups };
+        let mut sorted = Sorted::new(owners.clone(), 3);
+        let mut shipped: Vec<Batch<(u64, i64)>> = Vec::new();
+        let records = 5 * BATCH_RECORDS as i64;
+        for from in (0..records).step_by(1000) {
+            let items: Vec<i64> = (from..records.min(from + 1000)).collect();
+            let batch = Batch { times: items.iter().map(|n| n * 10).collect(), items, hashes: Vec::new() };
+            sorted.add(batch, |n| (*n % 100) as u64, |n| n, |batch| shipped.push(std::mem::take(batch)));
+        }
+        sorted.flush(|batch| shipped.push(std::mem::take(batch)));
+        let mut seen = [Vec::new(), Vec::new(), Vec::new()];
+        for batch in &shipped {
+            assert!(!batch.is_empty() && batch.len() <= BATCH_RECORDS);
+            let owner = owners.of(batch.hashes[0]);
+            for (((key, n), hash), time) in batch.items.iter().zip(&batch.hashes).zip(&batch.times) {
+                assert_eq!((*hash, *time, owners.of(*hash)), (hash_key(key), n * 10, owner));
+                seen[owner].push(*n);
+            }
+        }
+        assert!(seen.iter().all(|numbers| numbers.is_sorted()));
+        assert_eq!(seen.iter().map(Vec::len).sum::<usize>(), records as usize);
+    }
+}
