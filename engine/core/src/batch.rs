@@ -1,9 +1,7 @@
 //! The unit in which records travel: columns of records, event times and key hashes.
 
-/// Records wanted in one batch; steps cut their output to about this size. A batch costs a hop between
-/// threads at every sink, which this many records make small; of integers it still fits into the
-/// processor's second-level cache.
-pub const BATCH_RECORDS: usize = 4096;
+/// Records wanted in one batch; steps cut their output to about this size.
+pub const BATCH_RECORDS: usize = 1024;
 
 /// Some records, with their event times if the stream has them, and key hashes if it is keyed.
 ///
