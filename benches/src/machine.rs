@@ -11,7 +11,7 @@ pub fn describe() -> String {
         ("system", kernel()),
         ("load", format!("{} (one, five, fifteen minutes before the end of the run)", load())),
         ("commit", commit()),
-        ("command", std::env::args().collect::<Vec<_>>().join(" ")),
+        ("command", command()),
     ];
     lines.iter().map(|(what, value)| format!("- {what}: {value}\n")).collect()
 }
@@ -26,6 +26,15 @@ pub fn today() -> String {
 #[must_use]
 pub fn load() -> String {
     read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// The command line with the program's bare name: where it was built says nothing to a reader.
+fn command() -> String {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut() {
+        *program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    }
+    words.join(" ")
 }
 
 fn processor() -> String {
