@@ -14,7 +14,7 @@ PROGRAMS := $(CARGO_TARGET_DIR)/release
 
 help:
 	@echo "make demo    run a job on real data, kill it half-way, continue it, check the results (10 s)"
-	@echo "make test    run every test, clippy and the documentation (5 minutes)"
+	@echo "make test    run every test, clippy and the documentation (about 8 minutes once RocksDB is built)"
 	@echo "make bench   measure: keyed_count beside raw timely and naive RocksDB"
 	@echo "make setup   only install what building needs (part of all the others)"
 	@echo
