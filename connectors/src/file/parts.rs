@@ -3,6 +3,7 @@
 use super::encode::{Encode, PartFile};
 use super::mark::{self, Mark, failed, sync_dir};
 use serde::{Deserialize, Serialize};
+use staunch_core::background::blocking;
 use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Committable, Error, Result, crash};
 use std::collections::BTreeSet;
@@ -262,8 +263,4 @@ fn remove_unlisted(
 fn generation(name: &str) -> Option<u64> {
     let (_, rest) = name.rsplit_once("-g")?;
     rest.split('.').next()?.parse().ok()
-}
-
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("a blocking task died").caused_by(e))
 }

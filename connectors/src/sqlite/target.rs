@@ -4,6 +4,7 @@ use super::row::{Row, insert, quoted};
 use super::tokens::{self, Owner};
 use rusqlite::{ErrorCode, OpenFlags, TransactionBehavior, params_from_iter};
 use serde::Serialize;
+use staunch_core::background::blocking;
 use staunch_core::sink::{CommitError, SinkContext};
 use staunch_core::staged::{Applied, StagedRows, StagedTarget, Token};
 use staunch_core::{CheckpointId, Error, Result};
@@ -250,8 +251,4 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         let applied = connection.with(move |connection| target.insert_all(connection, &token, rows)).await;
         applied.map_err(CommitError::Retry)?
     }
-}
-
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("a blocking task died").caused_by(e))
 }

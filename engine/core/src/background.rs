@@ -12,6 +12,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// Runs work that blocks (files, a client without async) away from the I/O threads, and waits for it. What
+/// connectors do this way is also seen by simulations; work that they spawn themselves is not.
+///
+/// # Errors
+/// The work panicked.
+pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+    crate::runtime::blocking(work).await
+}
+
 /// Batches that may wait in the channel of one split.
 const BATCHES_AHEAD: usize = 4;
 /// Records in a batch until the engine has said how many it wants: few, for sources with a limited rate.

@@ -10,6 +10,8 @@ pub enum Request {
     Stop,
     /// Behave as if all input had ended: windows fire, the job is complete.
     Drain,
+    /// Take a checkpoint now, like those that time brings. Dropped while one is under way.
+    Checkpoint,
     /// Take a checkpoint that is kept under this name.
     Savepoint(String),
 }

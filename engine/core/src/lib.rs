@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod plan;
 pub mod run;
 mod runtime;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod sink;
 pub mod source;
 pub mod source_ext;
@@ -32,7 +34,7 @@ pub use run::{Outcome, plan, run};
 pub use source_ext::SourceExt;
 pub use staunch_checkpoint::{CheckpointId, Committable, Generation};
 pub use staunch_crash as crash;
-pub use staunch_state::storage::Storage;
+pub use staunch_state::{InMemoryStorage, Put, Storage, StorageError};
 pub use staunch_state::{Namespace, StateKey, StateValue, Table, hash_key};
 pub use stream::{Keyed, Stream};
 pub use time::Timestamp;

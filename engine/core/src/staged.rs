@@ -10,6 +10,7 @@
 //! an instance's checkpoints are committed in ascending order, also over restarts with another number
 //! of instances: the committer refuses any other order.
 
+use crate::background::blocking;
 use crate::error::{Error, Result};
 use crate::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use crc32c::crc32c;
@@ -402,9 +403,4 @@ fn folder(sink: &str) -> String {
 
 fn generation_of(name: &str) -> Option<Generation> {
     name.rsplit_once("-g")?.1.parse().ok().map(Generation)
-}
-
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| Error::internal("a blocking task died").caused_by(e))
 }

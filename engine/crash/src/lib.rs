@@ -9,6 +9,8 @@
 //! - `STAUNCH_CRASH_HITS=FILE` - every hit appends the point's name as a line: a count that survives
 //!   the process, so that a test can tell a point that was passed from one that never was.
 //!
+//! A test that runs the engine in its own process says what happens by [`on_this_thread`] instead.
+//!
 //! The points are listed in [`POINTS`]; a test that arms an unknown one fails at once.
 //!
 //! The same feature plants bugs, to test the proof itself: with `STAUNCH_BUG=NAME` the code at the place
@@ -76,7 +78,7 @@ pub fn point(_name: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "enabled")]
-pub use armed::{bug, point};
+pub use armed::{Handler, bug, on_this_thread, point};
 
 /// Passes a point at which nothing can fail; an asked-for error does nothing.
 #[inline(always)]
@@ -87,10 +89,24 @@ pub fn pass(name: &'static str) {
 
 #[cfg(feature = "enabled")]
 mod armed {
+    use std::cell::RefCell;
     use std::collections::HashMap;
     use std::fs::{File, OpenOptions};
     use std::io::{Error, Result, Write};
-    use std::sync::{Mutex, OnceLock, PoisonError};
+    use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+    /// Says what happens at a point, given its name.
+    pub type Handler = Arc<dyn Fn(&'static str) -> Result<()> + Send + Sync>;
+
+    thread_local! {
+        static HANDLER: RefCell<Option<Handler>> = const { RefCell::new(None) };
+    }
+
+    /// From now on `handler` alone says what happens at the points that this thread passes; `None` gives
+    /// them back to the environment. For the simulator, whose threads belong to many processes.
+    pub fn on_this_thread(handler: Option<Handler>) {
+        HANDLER.set(handler);
+    }
 
     struct Armed {
         name: String,
@@ -143,6 +159,9 @@ mod armed {
     /// See the documentation of the crate.
     pub fn point(name: &'static str) -> Result<()> {
         debug_assert!(super::POINTS.contains(&name), "{name} is not in the list of points");
+        if let Some(handler) = HANDLER.with_borrow(Clone::clone) {
+            return handler(name);
+        }
         let state = state();
         if let Some(mut hits) = state.hits.as_ref() {
             hits.write_all(format!("{name}\n").as_bytes())?;

@@ -72,7 +72,7 @@ pub use error::{ErrorKind, StateError};
 pub use group::{Assignment, Groups};
 pub use key::{Namespace, StateKey, StateValue, hash_key};
 pub use memory::InMemoryStorage;
-pub use persist::{PersistedShard, Persister, ShardIdentity};
+pub use persist::{Hand, PersistedShard, Persister, ShardIdentity};
 pub use restore::{RestoreStats, restore_table};
 pub use schema::{schema_diff, schema_of};
 pub use storage::{Put, Storage, StorageError};

@@ -22,7 +22,7 @@ use crate::error::StateError;
 use crate::storage::Storage;
 use crate::table::{FreezeMode, Frozen};
 use staunch_checkpoint::{CheckpointId, FileKind, FileRef, Generation, Shard};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -111,8 +111,23 @@ struct Plan {
 pub struct Persister {
     step: String,
     jobs: Option<Sender<Job>>,
+    /// None if somebody else does the work, see [`Persister::by_hand`].
     thread: Option<JoinHandle<()>>,
     plan: Arc<Mutex<Plan>>,
+}
+
+/// Does a persister's work when it is asked to, in place of the thread: for simulations.
+pub struct Hand {
+    queue: Receiver<Job>,
+    chain: chain::Chain,
+}
+
+impl Hand {
+    /// Writes what was handed over first; false if there is nothing to write.
+    pub fn write_next(&mut self) -> bool {
+        let next = self.queue.try_recv();
+        next.map(|job| self.chain.run(job)).is_ok()
+    }
 }
 
 impl Persister {
@@ -127,6 +142,23 @@ impl Persister {
         identity: ShardIdentity,
         restored: Option<Vec<FileRef>>,
     ) -> Result<Self, StateError> {
+        let (mut persister, mut hand) = Self::by_hand(storage, identity, restored);
+        let step = &persister.step;
+        let thread = std::thread::Builder::new()
+            .name(format!("persist {step}"))
+            .spawn(move || hand.queue.into_iter().for_each(|job| hand.chain.run(job)))
+            .map_err(|error| StateError::internal(step, format!("start a thread: {error}")))?;
+        persister.thread = Some(thread);
+        Ok(persister)
+    }
+
+    /// As [`Persister::start`], but without a thread: the work is done by whoever holds the hand.
+    #[must_use]
+    pub fn by_hand(
+        storage: Arc<dyn Storage>,
+        identity: ShardIdentity,
+        restored: Option<Vec<FileRef>>,
+    ) -> (Self, Hand) {
         let fresh = restored.is_none();
         let files = restored.unwrap_or_default();
         let bytes = |kind| files.iter().filter(|f| f.kind == kind).map(|f| f.bytes).sum();
@@ -138,13 +170,9 @@ impl Persister {
             bases_pending: 0,
         }));
         let step = identity.step.clone();
-        let mut chain = chain::Chain::new(storage, identity, files, plan.clone());
+        let chain = chain::Chain::new(storage, identity, files, plan.clone());
         let (jobs, queue) = channel();
-        let thread = std::thread::Builder::new()
-            .name(format!("persist {step}"))
-            .spawn(move || queue.into_iter().for_each(|job| chain.run(job)))
-            .map_err(|error| StateError::internal(&step, format!("start a thread: {error}")))?;
-        Ok(Self { step, jobs: Some(jobs), thread: Some(thread), plan })
+        (Self { step, jobs: Some(jobs), thread: None, plan }, Hand { queue, chain })
     }
 
     /// The mode in which the next freeze should begin.

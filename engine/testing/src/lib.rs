@@ -8,4 +8,6 @@
 
 pub mod audit;
 pub mod matrix;
+#[cfg(feature = "crash-points")]
+pub mod simulation;
 pub mod victim;

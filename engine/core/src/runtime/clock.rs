@@ -87,12 +87,18 @@ impl Clock {
                 continue;
             }
             std::thread::sleep(length);
-            self.active.store(false, SeqCst);
-            let _ = self
-                .now
-                .fetch_update(SeqCst, SeqCst, |now| Some(tick(epoch(now), step(now).saturating_add(1))));
-            self.wake_workers();
+            self.advance();
         }
+    }
+
+    /// Begins the next step, if anything was emitted in this one.
+    pub(crate) fn advance(&self) {
+        if !self.active.swap(false, SeqCst) {
+            return;
+        }
+        let next = |now| Some(tick(epoch(now), step(now).saturating_add(1)));
+        let _ = self.now.fetch_update(SeqCst, SeqCst, next);
+        self.wake_workers();
     }
 }
 

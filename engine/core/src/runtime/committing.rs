@@ -1,6 +1,7 @@
 //! Phase two: one task a sink publishes what was decided, with bounded retries.
 
 use super::shared::{Message, Shared};
+use super::wall;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::sink::{CommitError, Committer, Sink, SinkContext};
@@ -105,17 +106,17 @@ impl CommitTask {
     async fn commit(&mut self, committables: &[Committable]) -> Event {
         let upto = committables.iter().map(|c| c.checkpoint).max().unwrap_or(CheckpointId(0));
         let first = committables.first().map_or(CheckpointId(0), |c| c.checkpoint);
-        let deadline = Instant::now() + self.shared.config.commit_timeout;
+        let deadline = wall::now() + self.shared.config.commit_timeout;
         let mut wait = FIRST_WAIT;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(wall::now());
             let committed = tokio::time::timeout(left, self.committer.commit(committables)).await;
             crash::pass("commit.at_target");
             let reason = match committed {
                 Ok(Ok(())) => return Event::Committed { sink: self.sink.clone(), upto },
                 Ok(Err(CommitError::Refused(error))) => error.to_string(),
                 Ok(Err(CommitError::Retry(error))) => {
-                    if Instant::now() < deadline && !self.shared.is_stopping() {
+                    if wall::now() < deadline && !self.shared.is_stopping() {
                         tracing::warn!(sink = self.sink, %error, ?wait, "commit failed, trying again");
                         tokio::time::sleep(wait).await;
                         wait = (wait * 2).min(LONGEST_WAIT);

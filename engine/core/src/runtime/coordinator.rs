@@ -5,6 +5,7 @@
 
 use super::log::Log;
 use super::shared::{Message, Shared};
+use super::wall;
 use crate::control::{Controls, Request};
 use crate::crash;
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use staunch_checkpoint::{
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
@@ -38,6 +39,11 @@ pub(crate) struct Driver {
     /// Source instances whose input has not ended.
     pub(crate) open_inputs: usize,
     state: State,
+}
+
+enum Input {
+    Message(Message),
+    Request(Request),
 }
 
 /// What the driver remembers between events.
@@ -77,7 +83,7 @@ impl Driver {
         committers: HashMap<String, UnboundedSender<Vec<Committable>>>,
         open_inputs: usize,
     ) -> Self {
-        let now = Instant::now();
+        let now = wall::now();
         let state = State {
             started: None,
             due: None,
@@ -103,10 +109,10 @@ impl Driver {
         let actions = self.protocol.start();
         self.carry_out(actions);
         while self.state.over.is_none() && !self.protocol.is_recommitted() {
-            match self.messages.recv() {
-                Ok(Message::Protocol(event)) => self.feed(event),
-                Ok(Message::Failed) | Err(_) => break,
-                Ok(_) => {}
+            match self.shared.io.wait(&self.messages) {
+                Some(Message::Protocol(event)) => self.feed(event),
+                Some(Message::Failed) | None => break,
+                Some(_) => {}
             }
         }
         if let Some(error) = self.shared.take_failure() {
@@ -118,41 +124,62 @@ impl Driver {
     /// Runs until the job is over.
     pub(crate) fn run(mut self) -> Result<Outcome> {
         let outcome = loop {
-            if let Some(over) = self.state.over.take() {
+            let wait = self.next_wake().saturating_duration_since(wall::now());
+            if let Some(over) = self.turn(wait) {
                 break over;
             }
-            let wait = self.next_wake().saturating_duration_since(Instant::now());
-            select! {
-                recv(self.messages) -> message => match message {
-                    Ok(Message::Protocol(event)) => self.feed(event),
-                    Ok(Message::Started) => self.started(),
-                    Ok(Message::Ended) => self.ended(),
-                    Ok(Message::CommitTook(seconds)) => {
-                        self.shared.metrics.commit_duration.observe(seconds);
-                    }
-                    Ok(Message::Failed) | Err(_) => break Err(self.shared.take_failure().unwrap_or_else(
-                        || Error::internal("the job failed and nobody said why"),
-                    )),
-                },
-                recv(self.controls.requests()) -> request => if let Ok(request) = request {
-                    self.requested(request);
-                },
-                default(wait) => {}
-            }
-            self.tick();
         };
         self.shared.stop();
         if outcome.is_ok() {
             for deletion in self.state.expiring.drain(..) {
                 // What it did not delete is found at the next start.
-                let _ = self.shared.io.block_on(deletion);
+                let _ = self.shared.io.block_on(async { Ok(deletion.await) });
             }
         }
         outcome
     }
 
+    /// Handles the next message or request, waiting for one at most so long, and does what is due. Returns
+    /// how the job ended, once it has.
+    pub(crate) fn turn(&mut self, wait: Duration) -> Option<Result<Outcome>> {
+        match self.next_input(wait) {
+            Some(Input::Message(Message::Protocol(event))) => self.feed(event),
+            Some(Input::Message(Message::Started)) => self.started(),
+            Some(Input::Message(Message::Ended)) => self.ended(),
+            Some(Input::Message(Message::CommitTook(seconds))) => {
+                self.shared.metrics.commit_duration.observe(seconds);
+            }
+            Some(Input::Message(Message::Failed)) => {
+                let nobody = || Error::internal("the job failed and nobody said why");
+                return Some(Err(self.shared.take_failure().unwrap_or_else(nobody)));
+            }
+            Some(Input::Request(request)) => self.requested(request),
+            None => {}
+        }
+        self.tick();
+        self.state.over.take()
+    }
+
+    fn next_input(&self, wait: Duration) -> Option<Input> {
+        // Requests are rare, and must not wait behind a stream of messages.
+        if let Ok(request) = self.controls.requests().try_recv() {
+            return Some(Input::Request(request));
+        }
+        if let Ok(message) = self.messages.try_recv() {
+            return Some(Input::Message(message));
+        }
+        if wait.is_zero() {
+            return None;
+        }
+        select! {
+            recv(self.messages) -> message => message.ok().map(Input::Message),
+            recv(self.controls.requests()) -> request => request.ok().map(Input::Request),
+            default(wait) => None,
+        }
+    }
+
     fn started(&mut self) {
-        let now = Instant::now();
+        let now = wall::now();
         self.state.started = Some(now);
         self.state.last_decided = now;
         self.state.due = self.shared.config.checkpoint_every.map(|every| now + every);
@@ -194,19 +221,21 @@ impl Driver {
             Request::Savepoint(name) if self.state.drain_due || self.shared.draining.load(SeqCst) => {
                 tracing::warn!(name, "no savepoint is taken: the job is draining");
             }
+            Request::Checkpoint if !self.state.ending => self.feed(Event::Trigger(Kind::Periodic)),
+            Request::Checkpoint => tracing::info!("no checkpoint is taken: the job is ending"),
             Request::Savepoint(name) => self.feed(Event::Trigger(Kind::Savepoint { name })),
         }
     }
 
     fn next_wake(&self) -> Instant {
         let timeout = self.state.undecided.map(|(_, since)| since + self.shared.config.checkpoint_timeout);
-        let look_around = Instant::now() + LOOK_AROUND;
+        let look_around = wall::now() + LOOK_AROUND;
         [self.state.due, timeout].into_iter().flatten().fold(look_around, Instant::min)
     }
 
     /// What time alone brings: a checkpoint that is due, one that takes too long, metrics.
     fn tick(&mut self) {
-        let now = Instant::now();
+        let now = wall::now();
         if let Some((checkpoint, since)) = self.state.undecided
             && now >= since + self.shared.config.checkpoint_timeout
             && self.state.publishing.is_none()
@@ -264,7 +293,7 @@ impl Driver {
             }
             self.state.epochs.retain(|epoch, _| *epoch > upto.0);
         }
-        let actions = self.protocol.handle(event, unix_ms());
+        let actions = self.protocol.handle(event, wall::unix_ms());
         self.carry_out(actions);
     }
 
@@ -305,7 +334,7 @@ impl Driver {
     }
 
     fn barrier(&mut self, checkpoint: CheckpointId, kind: &Kind) {
-        let now = Instant::now();
+        let now = wall::now();
         tracing::debug!(checkpoint = checkpoint.0, ?kind, "checkpoint begins");
         self.state.barrier_activity = self.shared.clock.activity();
         self.state.undecided = Some((checkpoint, now));
@@ -325,7 +354,7 @@ impl Driver {
     }
 
     fn reread(&mut self, checkpoint: CheckpointId, slot: Slot) {
-        std::thread::sleep(self.state.reread_wait);
+        wall::sleep(self.state.reread_wait);
         self.state.reread_wait = (self.state.reread_wait * 2).min(Duration::from_secs(5));
         let Some((_, manifest)) = &self.state.publishing else {
             return self.over(Err(Error::internal("asked to read a slot into which nothing was published")));
@@ -345,7 +374,7 @@ impl Driver {
         metrics.checkpoints_completed.inc();
         metrics.last_checkpoint.set(i64::from(checkpoint.0));
         self.state.covered_activity = self.state.barrier_activity;
-        self.state.last_decided = Instant::now();
+        self.state.last_decided = wall::now();
         match kind {
             Kind::Periodic => tracing::debug!(checkpoint = checkpoint.0, "checkpoint complete"),
             kind => tracing::info!(checkpoint = checkpoint.0, ?kind, "checkpoint complete"),
@@ -366,7 +395,7 @@ impl Driver {
         }
         let (shared, log) = (Arc::clone(&self.shared), self.log.clone());
         // Deleting may take its time and may fail: what is left is found at the next start.
-        let deletion = self.shared.io.spawn_blocking(move || {
+        let deletion = self.shared.io.beside(move || {
             let names = expiry.slots.iter().map(|slot| log.name(*slot)).chain(expiry.files);
             for name in names {
                 crash::pass("expire.some_deleted");
@@ -376,7 +405,7 @@ impl Driver {
             }
         });
         self.state.expiring.retain(|deletion| !deletion.is_finished());
-        self.state.expiring.push(deletion);
+        self.state.expiring.extend(deletion);
     }
 
     fn stop(&mut self, reason: StopReason) {
@@ -394,9 +423,4 @@ impl Driver {
     fn over(&mut self, over: Result<Outcome>) {
         self.state.over.get_or_insert(over);
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -2,32 +2,40 @@
 //!
 //! Reading order: [`tick`] (time), [`alignment`] (barriers), [`source_step`], [`stateful`],
 //! [`sink_step`] (the drivers of the three kinds of steps), [`coordinator`] (carrying out the
-//! protocol), [`generation`] (one life of a job, from recovery to its end).
+//! protocol), [`start`] and [`generation`] (one life of a job, from recovery to its end).
 //!
 //! Threads of one generation: a worker for each `workers`; the coordinator; the clock; a persister for
 //! each stateful step and worker; I/O threads for connectors and committers.
 
 mod alignment;
+#[cfg(feature = "simulation")]
+mod baton;
 mod clock;
 mod committing;
 mod container;
 mod coordinator;
 mod generation;
+mod io;
 mod log;
 mod marks;
 mod recovery;
 mod routing;
 mod shared;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 mod sink_step;
 mod source_step;
 mod split;
 mod splits;
+mod start;
 mod stateful;
 mod tick;
 mod transform;
+mod wall;
 mod worker;
 
 pub(crate) use generation::run;
+pub(crate) use io::blocking;
 pub(crate) use marks::Marks;
 pub(crate) use routing::keyed;
 pub(crate) use sink_step::sink;

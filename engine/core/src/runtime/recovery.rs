@@ -1,7 +1,7 @@
 //! How a generation begins: read the log, claim the fence, check that the job fits its checkpoint.
 
-use super::coordinator::unix_ms;
 use super::log::Log;
+use super::wall::unix_ms;
 use super::worker::Registry;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -15,25 +15,45 @@ use std::hash::{BuildHasher, RandomState};
 /// Times that a slot is claimed before somebody has to look.
 const CLAIMS: usize = 10;
 
+/// Who starts the job.
+pub(crate) struct Identity {
+    /// The lineage of the job, if it starts from nothing: one that no other start has.
+    pub(crate) lineage: String,
+    /// For people: what to look for, if it is in the way.
+    pub(crate) holder: String,
+}
+
+impl Identity {
+    /// That of this process.
+    pub(crate) fn of_process() -> Self {
+        // RandomState is seeded by the operating system.
+        let random = RandomState::new();
+        let other = RandomState::new();
+        Self {
+            lineage: format!(
+                "{:016x}{:016x}",
+                random.hash_one(unix_ms()),
+                other.hash_one(std::process::id())
+            ),
+            holder: format!("process {} on {}", std::process::id(), host()),
+        }
+    }
+}
+
 /// Reads the log, checks, and takes the job over from every older generation. `check` may refuse the
 /// start before that leaves any trace.
 pub(crate) fn take_over(
     config: &RunConfig,
+    identity: &Identity,
     log: &Log,
     registry: &Registry,
     check: impl Fn(&Recovery) -> Result<()>,
 ) -> Result<Recovery> {
-    let fresh = fresh_lineage();
-    let holder = format!("process {} on {}", std::process::id(), host());
+    let Identity { lineage: fresh, holder } = identity;
     for _ in 0..CLAIMS {
         let records = log.read()?;
-        let start = Start {
-            job: &config.job,
-            from: config.from,
-            fresh_lineage: &fresh,
-            holder: &holder,
-            at_ms: unix_ms(),
-        };
+        let start =
+            Start { job: &config.job, from: config.from, fresh_lineage: fresh, holder, at_ms: unix_ms() };
         let recovery = recover(&start, &records).map_err(|e| {
             Error::job(format!("cannot start from {}", config.checkpoints.display())).caused_by(e)
         })?;
@@ -105,13 +125,6 @@ pub(crate) fn remove_orphans(storage: &dyn Storage, log: &Log, generation: Gener
         tracing::info!(files = left.len(), "state files of unfinished checkpoints removed");
     }
     Ok(())
-}
-
-/// An identity that no other start has.
-fn fresh_lineage() -> String {
-    // RandomState is seeded by the operating system.
-    let random = RandomState::new();
-    format!("{:016x}{:016x}", random.hash_one(unix_ms()), RandomState::new().hash_one(std::process::id()))
 }
 
 fn host() -> String {

@@ -1,14 +1,15 @@
 //! What all threads of one generation share.
 
 use super::clock::Clock;
+use super::io::Io;
 use super::splits::SplitHub;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crossbeam_channel::Sender;
-use staunch_checkpoint::{CheckpointId, Event, Generation, Manifest};
+use staunch_checkpoint::{CheckpointId, Event, FileRef, Generation, Manifest};
 use staunch_state::storage::Storage;
-use staunch_state::{Assignment, Groups, SpillShared};
+use staunch_state::{Assignment, Groups, Hand, Persister, ShardIdentity, SpillShared, StateError};
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) first_epoch: CheckpointId,
     pub(crate) restored: Option<Manifest>,
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) io: tokio::runtime::Handle,
+    pub(crate) io: Io,
     pub(crate) clock: Arc<Clock>,
     pub(crate) coordinator: Sender<Message>,
     pub(crate) metrics: Metrics,
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) quiet: AtomicBool,
     /// Sources behave as if their input had ended.
     pub(crate) draining: AtomicBool,
+    /// In a simulation: the work of the persisters, for whoever moves the process.
+    pub(crate) hands: Mutex<Vec<Hand>>,
     /// Workers leave.
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -71,7 +74,7 @@ pub(crate) struct SharedParts {
     pub(crate) first_epoch: CheckpointId,
     pub(crate) restored: Option<Manifest>,
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) io: tokio::runtime::Handle,
+    pub(crate) io: Io,
     pub(crate) coordinator: Sender<Message>,
     pub(crate) metrics: Metrics,
     pub(crate) spill_dir: PathBuf,
@@ -104,6 +107,7 @@ impl Shared {
             records_read: AtomicU64::new(0),
             quiet: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            hands: Mutex::default(),
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
@@ -161,6 +165,28 @@ impl Shared {
 }
 
 impl Shared {
+    pub(crate) fn persister(
+        &self,
+        step: &str,
+        worker: u32,
+        restored: Option<Vec<FileRef>>,
+    ) -> Result<Persister, StateError> {
+        let identity = ShardIdentity {
+            job: self.config.job.clone(),
+            lineage: self.lineage.clone(),
+            step: step.to_owned(),
+            worker,
+            generation: self.generation,
+        };
+        let storage = Arc::clone(&self.storage);
+        if !super::wall::is_simulated() {
+            return Persister::start(storage, identity, restored);
+        }
+        let (persister, hand) = Persister::by_hand(storage, identity, restored);
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner).push(hand);
+        Ok(persister)
+    }
+
     pub(crate) fn sink_context(&self, sink: &str, instance: u32) -> crate::sink::SinkContext {
         crate::sink::SinkContext {
             job: self.config.job.clone(),

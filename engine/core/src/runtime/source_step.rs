@@ -8,6 +8,7 @@ use super::marks::{Mark, Marks};
 use super::split::{Split, Status};
 use super::splits::Enumerator;
 use super::tick::{Tick, epoch, tick};
+use super::wall;
 use super::worker::{Site, WorkerContext};
 use super::{
     Flow,
@@ -191,7 +192,7 @@ impl<S: Source> Driver<S> {
             splits_version: None,
             unfinished: VecDeque::new(),
             bytes_this_tick: 0,
-            allowance: (0.0, Instant::now()),
+            allowance: (0.0, wall::now()),
             sent_mark: None,
             ended: false,
             seen_decided: 0,
@@ -326,7 +327,11 @@ impl<S: Source> Driver<S> {
     /// Has the next turn come after `wait` at the latest. One timer at a time: as every turn asks for
     /// the next, more of them would never become fewer, and keep the worker busy.
     fn look_again(&mut self, wait: Duration) {
-        let now = Instant::now();
+        // A simulation gives every turn to the sources, and has no timers of the dataflow's own.
+        if wall::is_simulated() {
+            return;
+        }
+        let now = wall::now();
         if !self.look_at.is_some_and(|at| now < at && at <= now + wait) {
             self.look_at = Some(now + wait);
             self.again.activate_after(wait);
@@ -336,7 +341,7 @@ impl<S: Source> Driver<S> {
     /// How many records may be read now; `None` if the rate says to wait.
     fn rate_limit(&mut self) -> Option<usize> {
         let Some(rate) = self.source.rate() else { return Some(BATCH_RECORDS) };
-        let now = Instant::now();
+        let now = wall::now();
         let rate = rate.max(1) as f64;
         let earned = now.duration_since(self.allowance.1).as_secs_f64() * rate;
         // At most a twentieth of a second may be saved up, so that a pause is not followed by a burst.

@@ -1,6 +1,7 @@
 //! One split at one source instance: opening it, reading it, its event time, its place in checkpoints.
 
 use super::shared::Shared;
+use super::wall;
 use crate::error::{Error, Result};
 use crate::source::{Progress, Records, Source, SplitReader};
 use crate::time::EventTimePolicy;
@@ -120,7 +121,7 @@ impl<S: Source> Split<S> {
         let Reader::Open(reader) = &mut self.reader else { return Ok(false) };
         let progress = reader.poll(cx, buffer)?;
         if progress == Progress::Idle && buffer.records.is_empty() {
-            let now = Instant::now();
+            let now = wall::now();
             self.idle = Some((self.idle.map_or(now, |(since, _)| since), now));
         } else {
             self.idle = None;

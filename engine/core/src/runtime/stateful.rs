@@ -20,7 +20,7 @@ use crate::metrics::StepMetrics;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
-use staunch_state::{Persister, ShardIdentity, StateKey, Table, TableConfig, restore_table};
+use staunch_state::{Persister, StateKey, Table, TableConfig, restore_table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -164,14 +164,7 @@ where
             tracing::debug!(step = name, worker, ?restored, "state restored");
             crash::pass("recovery.state_loaded");
         }
-        let identity = ShardIdentity {
-            job: shared.config.job.clone(),
-            lineage: shared.lineage.clone(),
-            step: name.to_owned(),
-            worker: worker as u32,
-            generation: shared.generation,
-        };
-        let persister = Persister::start(Arc::clone(&shared.storage), identity, restored.continues)?;
+        let persister = shared.persister(name, worker as u32, restored.continues)?;
         Ok(Self {
             name: name.to_owned(),
             step,

@@ -1,6 +1,6 @@
 //! Stopping at random moments, and going on with another number of workers.
 
-use crate::harness::{Dice, place};
+use crate::harness::{Dice, eventually, place};
 use crate::oracle::{Input, Total};
 use staunch::core::Request;
 use staunch::memory::collect;
@@ -31,8 +31,11 @@ fn stop_and_go(every: Option<u64>, seed: u64) -> u32 {
             });
             Ok(())
         });
-        // Often before the workers are up, sometimes after the end.
-        std::thread::sleep(Duration::from_micros(dice.roll(40_000)));
+        // Sometimes before the workers are up, sometimes after the end. Counted in records, so that a fast
+        // machine stops as often as a slow one.
+        let left = u64::from(INPUT.splits) * INPUT.records - before;
+        let enough = dice.roll(40_000).saturating_sub(4_000).min(left);
+        eventually("enough is read", || read.load(SeqCst) >= enough);
         running.controls.request(Request::Stop);
         let outcome = running.wait().unwrap();
         let committed = output.committed();

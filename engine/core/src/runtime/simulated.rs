@@ -1,0 +1,232 @@
+//! The runtime without threads that move by themselves. See [`crate::simulation`].
+//!
+//! Workers still have a thread each, because the dataflow library wants that; a baton sees to it that one
+//! thread at most is awake. Everything else acts on the thread of the caller.
+
+use super::baton::Baton;
+use super::coordinator::Driver;
+use super::generation::start_workers;
+use super::io::Io;
+use super::recovery::Identity;
+use super::shared::Shared;
+use super::start::{End, Ground, begin};
+use super::wall::Time;
+use super::worker::Turns;
+use crate::config::RunConfig;
+use crate::control::Controls;
+use crate::crash;
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::metrics::Metrics;
+use crate::run::Outcome;
+use staunch_state::{Hand, storage::Storage};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use timely::communication::WorkerGuards;
+use timely::worker::Worker;
+use tokio::runtime::Runtime;
+
+/// A part of a process that can move.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Actor {
+    /// A worker runs its dataflow once.
+    Worker(usize),
+    /// The coordinator handles one message, and what is due.
+    Coordinator,
+    /// The clock begins the next step of progress.
+    Clock,
+    /// Connectors and committers run until they wait for something.
+    Io,
+    /// What a stateful step froze is written, in the order of their opening.
+    Persister(usize),
+}
+
+/// What a process is started with.
+pub struct Setup {
+    /// As in a real run; the directory of the checkpoints is only named in messages.
+    pub config: RunConfig,
+    /// Where checkpoints are.
+    pub storage: Arc<dyn Storage>,
+    /// The identity of the job if it starts from nothing; no other job on the same targets may have it.
+    pub lineage: String,
+    /// Requests to it.
+    pub controls: Controls,
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// Time since the simulation began.
+    pub time: Duration,
+    /// What happens at crash points.
+    pub at_point: crash::Handler,
+}
+
+/// What became of a start.
+pub enum Started {
+    /// It runs.
+    Running(Box<Process>),
+    /// The job was complete.
+    AlreadyFinished,
+}
+
+/// A simulated process. Dropping it is a crash, provided that its storage and its targets refuse
+/// everything from then on.
+pub struct Process {
+    shared: Arc<Shared>,
+    driver: Driver,
+    end: Option<End>,
+    workers: Option<WorkerGuards<()>>,
+    baton: Arc<Baton>,
+    hands: Vec<Hand>,
+    runtime: Arc<Runtime>,
+    time: Arc<Time>,
+    at_point: crash::Handler,
+}
+
+/// The calling thread belongs to a simulated process while this lives.
+struct Inside(#[allow(dead_code)] super::wall::Entered);
+
+impl Inside {
+    fn new(time: &Arc<Time>, at_point: &crash::Handler) -> Self {
+        crash::on_this_thread(Some(Arc::clone(at_point)));
+        Self(time.enter())
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        crash::on_this_thread(None);
+    }
+}
+
+impl Process {
+    /// Starts a job: takes it over, publishes what is due, and opens its graph. All of it happens before
+    /// this returns.
+    ///
+    /// # Errors
+    /// As [`run`](crate::run::run).
+    pub fn start<B>(build: B, setup: Setup) -> Result<Started>
+    where
+        B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+    {
+        let Setup { config, storage, lineage, controls, metrics, time, at_point } = setup;
+        let time = Time::new(time);
+        let _inside = Inside::new(&time, &at_point);
+        crate::plan::check_name(&config.job)?;
+        let (_, registry) = super::plan(&build)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = Arc::new(runtime.map_err(|e| Error::external("cannot make a runtime").caused_by(e))?);
+        let identity = Identity { lineage, holder: "a simulated process".into() };
+        let ground = Ground { storage, io: Io::by_hand(&runtime), identity };
+        let Some(ready) = begin(ground, registry, config, controls, &metrics)? else {
+            return Ok(Started::AlreadyFinished);
+        };
+        let count = ready.shared.config.workers;
+        let baton = Baton::new(count);
+        let first = {
+            let (baton, time, at_point) = (Arc::clone(&baton), Arc::clone(&time), Arc::clone(&at_point));
+            move |worker| {
+                crash::on_this_thread(Some(Arc::clone(&at_point)));
+                time.enter().for_ever();
+                baton.join(worker);
+            }
+        };
+        let pace = {
+            let baton = Arc::clone(&baton);
+            move |worker: &mut Worker, turns: &mut Turns, shared: &Shared| {
+                while baton.pass_and_wait(worker.index()) && !shared.is_stopping() {
+                    turns.wake_sources();
+                    worker.step();
+                }
+            }
+        };
+        let workers = start_workers(build, &ready, first, pace)?;
+        let shared = Arc::clone(&ready.shared);
+        let (driver, end) = ready.into_end();
+        let mut process = Self {
+            shared,
+            driver,
+            end: Some(end),
+            workers: Some(workers),
+            baton,
+            hands: Vec::new(),
+            runtime,
+            time: Arc::clone(&time),
+            at_point: Arc::clone(&at_point),
+        };
+        for worker in 0..count {
+            process.baton.give(worker);
+        }
+        process.hands =
+            std::mem::take(&mut process.shared.hands.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Started::Running(Box::new(process)))
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.shared.config.workers
+    }
+
+    /// Number of persisters.
+    pub fn persisters(&self) -> usize {
+        self.hands.len()
+    }
+
+    /// One of its parts moves. Returns how the process ended, once it has: it must be dropped then.
+    pub fn act(&mut self, actor: Actor) -> Option<Result<Outcome>> {
+        let _inside = Inside::new(&self.time, &self.at_point);
+        match actor {
+            Actor::Worker(worker) => self.baton.give(worker),
+            Actor::Clock => self.shared.clock.advance(),
+            Actor::Io => self.runtime.block_on(tokio::task::yield_now()),
+            Actor::Persister(number) => {
+                if let Some(hand) = self.hands.get_mut(number) {
+                    hand.write_next();
+                }
+            }
+            Actor::Coordinator => {
+                if let Some(outcome) = self.driver.turn(Duration::ZERO) {
+                    return Some(self.finish(outcome));
+                }
+            }
+        }
+        None
+    }
+
+    /// Time passes for this process.
+    pub fn pass_time(&mut self, length: Duration) {
+        let _inside = Inside::new(&self.time, &self.at_point);
+        self.time.pass(length);
+        self.runtime.block_on(tokio::time::advance(length));
+    }
+
+    fn finish(&mut self, outcome: Result<Outcome>) -> Result<Outcome> {
+        self.leave();
+        for hand in &mut self.hands {
+            while hand.write_next() {}
+        }
+        if let Some(end) = self.end.take() {
+            end.clean_up(outcome.is_ok());
+        }
+        match self.shared.take_failure() {
+            Some(error) if outcome.is_ok() => Err(error),
+            _ => outcome,
+        }
+    }
+
+    /// The workers leave.
+    fn leave(&mut self) {
+        self.shared.stop();
+        self.baton.dismiss();
+        for joined in self.workers.take().into_iter().flat_map(WorkerGuards::join) {
+            if let Err(panic) = joined {
+                tracing::debug!(panic, "a worker ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _inside = Inside::new(&self.time, &self.at_point);
+        self.leave();
+    }
+}

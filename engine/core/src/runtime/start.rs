@@ -1,0 +1,290 @@
+//! How a generation begins: the job is taken over, what its checkpoint lists is published, its splits
+//! are found. After this the workers may start.
+
+use super::committing::CommitTask;
+use super::coordinator::Driver;
+use super::io::Io;
+use super::log::Log;
+use super::recovery::{self, Identity};
+use super::shared::{Message, Shared, SharedParts, caught};
+use super::splits::{Enumerator, SplitHub};
+use super::worker::Registry;
+use crate::config::RunConfig;
+use crate::control::Controls;
+use crate::crash;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::sink::SinkContext;
+use crossbeam_channel::{Sender, unbounded};
+use staunch_checkpoint::coordinator::{Coordinator, Setup};
+use staunch_checkpoint::{Committable, Parts, Recovery};
+use staunch_state::storage::Storage;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a job runs on: its checkpoint storage, its I/O, who it is.
+pub(crate) struct Ground {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) io: Io,
+    pub(crate) identity: Identity,
+}
+
+/// A generation that may start to work.
+pub(crate) struct Ready {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) driver: Driver,
+    pub(crate) sender: Sender<Message>,
+    pub(crate) began: Instant,
+    log: Log,
+    spill_dir: PathBuf,
+}
+
+impl Ready {
+    /// What is left to be done once all workers are gone.
+    pub(crate) fn into_end(self) -> (Driver, End) {
+        (self.driver, End { shared: self.shared, log: self.log, spill_dir: self.spill_dir })
+    }
+}
+
+/// The cleaning up after a generation.
+pub(crate) struct End {
+    shared: Arc<Shared>,
+    log: Log,
+    spill_dir: PathBuf,
+}
+
+impl End {
+    pub(crate) fn clean_up(self, ended_well: bool) {
+        // Left over after a crash, it is emptied by the next start.
+        let _ = std::fs::remove_dir_all(self.spill_dir);
+        // There may be no next start that would find what the last checkpoints left behind.
+        if ended_well
+            && let Err(error) =
+                recovery::remove_orphans(&*self.shared.storage, &self.log, self.shared.generation)
+        {
+            tracing::warn!(%error, "state files that no checkpoint needs were not deleted");
+        }
+    }
+}
+
+/// Takes the job over and makes everything ready; `None` if the job is complete already.
+pub(crate) fn begin(
+    ground: Ground,
+    registry: Registry,
+    mut config: RunConfig,
+    controls: Controls,
+    metrics: &Metrics,
+) -> Result<Option<Ready>> {
+    let began = Instant::now();
+    let log = Log::new(Arc::clone(&ground.storage));
+    let check = |recovery: &Recovery| {
+        check_workers(config.workers, groups(&config, recovery))?;
+        check_sinks(&config, &registry, recovery, &ground)
+    };
+    let recovery = recovery::take_over(&config, &ground.identity, &log, &registry, check)?;
+    config.groups = groups(&config, &recovery);
+    crash::pass("recovery.claimed");
+    announce(&recovery);
+    metrics.restarts.inc_by(recovery.generation.0.saturating_sub(1) as f64);
+
+    let (sender, messages) = unbounded();
+    let shared = share(ground, &registry, &recovery, config, metrics, sender.clone());
+    let committers = open_committers(&shared, &registry)?;
+    let finished = recovery.already_finished;
+    let protocol = Coordinator::new(setup(&shared, &registry, recovery));
+    let open_inputs = registry.sources.len() * shared.config.workers;
+    let mut driver =
+        Driver::new(Arc::clone(&shared), protocol, log.clone(), messages, controls, committers, open_inputs);
+    if driver.recommit()?.is_some() || finished {
+        tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
+        return Ok(None);
+    }
+    crash::pass("recovery.recommitted");
+    recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
+    find_splits(&shared, registry)?;
+    let spill_dir = shared.spill_dir.clone();
+    empty(&spill_dir)?;
+    Ok(Some(Ready { shared, driver, sender, began, log, spill_dir }))
+}
+
+fn share(
+    ground: Ground,
+    registry: &Registry,
+    recovery: &Recovery,
+    config: RunConfig,
+    metrics: &Metrics,
+    coordinator: Sender<Message>,
+) -> Arc<Shared> {
+    let restored = recovery.restore.as_ref().map(|(_, manifest)| manifest.clone());
+    let splits = registry
+        .sources
+        .iter()
+        .map(|source| {
+            let part = restored.as_ref().and_then(|m| m.sources.get(&source.name));
+            let known = part.map_or_else(Vec::new, |part| part.splits.clone());
+            (source.name.clone(), SplitHub::new(config.workers, known))
+        })
+        .collect();
+    Arc::new(Shared::new(SharedParts {
+        lineage: recovery.lineage.clone(),
+        generation: recovery.generation,
+        first_epoch: recovery.next_checkpoint,
+        restored,
+        storage: ground.storage,
+        io: ground.io,
+        coordinator,
+        metrics: metrics.clone(),
+        spill_dir: config.state_dir.clone().unwrap_or_else(|| config.checkpoints.join("work")),
+        stateful_steps: registry.states.len(),
+        splits,
+        config,
+    }))
+}
+
+/// The number of key groups: the checkpoint's, if there is one.
+fn groups(config: &RunConfig, recovery: &Recovery) -> u16 {
+    recovery.restore.as_ref().map_or(config.groups, |(_, manifest)| manifest.groups)
+}
+
+fn check_workers(workers: usize, groups: u16) -> Result<()> {
+    if (1..=usize::from(groups)).contains(&workers) {
+        return Ok(());
+    }
+    Err(Error::job(format!(
+        "{workers} workers: the number must be from 1 to {groups}, the job's key groups (fixed by --max-parallelism when it first started)"
+    )))
+}
+
+/// Asks every sink whether its target is ours to write, before the job is taken over.
+fn check_sinks(config: &RunConfig, registry: &Registry, recovery: &Recovery, ground: &Ground) -> Result<()> {
+    for factory in &registry.sinks {
+        let context = SinkContext {
+            job: config.job.clone(),
+            sink: factory.name.clone(),
+            lineage: recovery.lineage.clone(),
+            generation: recovery.generation,
+            instance: 0,
+            instances: config.workers as u32,
+            fresh: recovery.restore.is_none(),
+            storage: Arc::clone(&ground.storage),
+        };
+        caught(&factory.name, || ground.io.block_on(factory.check(context)))?;
+    }
+    Ok(())
+}
+
+fn announce(recovery: &Recovery) {
+    for warning in &recovery.warnings {
+        tracing::warn!("{warning}");
+    }
+    let generation = recovery.generation.0;
+    match &recovery.restore {
+        None => tracing::info!(generation, "starting from nothing"),
+        Some((_, manifest)) => {
+            let pending: usize = manifest.sinks.values().map(|sink| sink.pending.len()).sum();
+            tracing::info!(
+                generation,
+                checkpoint = manifest.checkpoint.0,
+                pending_output = pending,
+                "restoring; output of the checkpoint that may not be published yet is published first"
+            );
+            for (source, part) in &manifest.sources {
+                for split in part.splits.iter().filter(|split| !split.finished) {
+                    let position = split.position.as_ref().map(ToString::to_string);
+                    tracing::info!(source, split = split.id, position, "continuing");
+                }
+            }
+        }
+    }
+}
+
+fn setup(shared: &Shared, registry: &Registry, recovery: Recovery) -> Setup {
+    let instances = shared.config.workers as u32;
+    Setup {
+        job: shared.config.job.clone(),
+        lineage: recovery.lineage,
+        generation: recovery.generation,
+        groups: shared.config.groups,
+        workers: instances,
+        parts: Parts {
+            sources: registry.sources.iter().map(|s| (s.name.clone(), instances)).collect(),
+            states: registry.states.iter().map(|(n, s)| (n.clone(), s.clone(), instances)).collect(),
+            sinks: registry.sinks.iter().map(|s| (s.name.clone(), instances)).collect(),
+        },
+        next_checkpoint: recovery.next_checkpoint,
+        next_slot: recovery.slot.next(),
+        restored: recovery.restore.map(|(_, manifest)| manifest),
+        log: recovery.log,
+        retained: shared.config.retained,
+        tolerated_failures: shared.config.tolerated_failures,
+    }
+}
+
+fn empty(dir: &std::path::Path) -> Result<()> {
+    let what = || format!("cannot empty the working directory {}", dir.display());
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::external(what()).caused_by(e)),
+        _ => std::fs::create_dir_all(dir).map_err(|e| Error::external(what()).caused_by(e)),
+    }
+}
+
+type Committers = HashMap<String, tokio::sync::mpsc::UnboundedSender<Vec<Committable>>>;
+
+/// Opens every committer: fences older generations, removes what is ours and not listed.
+fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committers> {
+    let mut committers = HashMap::new();
+    for factory in &registry.sinks {
+        let part = shared.restored.as_ref().and_then(|m| m.sinks.get(&factory.name));
+        let listed = part.map_or(&[][..], |part| &part.pending);
+        for committable in listed {
+            tracing::info!(
+                sink = factory.name,
+                checkpoint = committable.checkpoint.0,
+                instance = committable.instance,
+                records = committable.records,
+                "output of the checkpoint is published, unless it already was"
+            );
+        }
+        let context = shared.sink_context(&factory.name, 0);
+        let committer = caught(&factory.name, || shared.io.block_on(factory.recover(context, listed)))?;
+        crash::pass("recovery.sink_fenced");
+        let (sender, due) = tokio::sync::mpsc::unbounded_channel();
+        let task = CommitTask { sink: factory.name.clone(), committer, shared: Arc::clone(shared) };
+        shared.spawn(&factory.name, "the committer", task.run(due));
+        committers.insert(factory.name.clone(), sender);
+    }
+    Ok(committers)
+}
+
+/// Lists the splits of every source, and goes on looking where that is wanted.
+fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
+    for source in registry.sources {
+        let found = caught(&source.name, || shared.io.block_on(source.list()))?;
+        shared.splits[&source.name].discovered(found);
+        if let Some(every) = source.every {
+            let step = source.name.clone();
+            shared.spawn(step, "looking for new splits", discover(source, every, Arc::clone(shared)));
+        }
+    }
+    Ok(())
+}
+
+/// Looks for new splits until the job is over.
+async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>) {
+    while !shared.is_stopping() {
+        tokio::time::sleep(every).await;
+        match source.list().await {
+            Ok(found) => {
+                let new = shared.splits[&source.name].discovered(found);
+                if new > 0 {
+                    tracing::info!(source = source.name, new, "new splits");
+                    shared.clock.note_activity();
+                    shared.clock.wake_workers();
+                }
+            }
+            Err(error) => tracing::warn!(%error, "splits could not be listed; trying again"),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! A process of a job whose every move is chosen from outside: the ground of deterministic simulation.
+//!
+//! A [`Process`] is the real runtime (workers, coordinator, persisters, committers, clock), but nothing in
+//! it moves by itself. Whoever holds it says which [`Actor`] acts next, lets time pass, and may throw it
+//! away at any moment, which is a crash. With a checkpoint storage, sources and sinks that are
+//! deterministic, the same choices give the same run.
+//!
+//! The simulator itself (schedules, storage that fails, what is checked) is in the crate
+//! `staunch-testing`; this module only hands out the strings.
+
+pub use crate::runtime::simulated::{Actor, Process, Setup, Started};

@@ -1,0 +1,122 @@
+//! Runs the simulator over many seeds, or shows one of them move by move.
+
+use clap::Parser;
+use staunch_testing::simulation::{Report, run};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
+
+/// Simulates jobs that crash, seed by seed.
+#[derive(Parser)]
+struct Arguments {
+    /// Shows this run, move by move.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// First of the seeds.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Number of seeds.
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// Threads, each with a run of its own.
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+}
+
+#[derive(Default)]
+struct Totals {
+    runs: u64,
+    with_crashes: u64,
+    crashes: u64,
+    zombies: u64,
+    rescales: u64,
+    lives: u64,
+    moves: u64,
+    rows: u64,
+    hits: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.with_crashes += u64::from(report.crashes + report.zombies > 0);
+        self.crashes += u64::from(report.crashes);
+        self.zombies += u64::from(report.zombies);
+        self.rescales += u64::from(report.rescales);
+        self.lives += u64::from(report.lives);
+        self.moves += report.moves;
+        self.rows += report.rows;
+        for (point, hits) in &report.hits {
+            *self.hits.entry(point).or_default() += hits;
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed {
+        return match run(seed, true) {
+            Ok(report) => {
+                println!("{report:#?}");
+                ExitCode::SUCCESS
+            }
+            Err(violation) => {
+                eprintln!("{violation}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    many(&arguments)
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let began = Instant::now();
+    let (next, failed) = (AtomicU64::new(arguments.from), AtomicBool::new(false));
+    let end = arguments.from + arguments.seeds;
+    let totals = Mutex::new(Totals::default());
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, SeqCst);
+                    if seed >= end {
+                        return;
+                    }
+                    match run(seed, false) {
+                        Ok(report) => {
+                            let mut totals = totals.lock().expect("no thread panics while it adds");
+                            totals.add(&report);
+                            if totals.runs % 1000 == 0 {
+                                let rate = totals.runs as f64 / began.elapsed().as_secs_f64();
+                                println!(
+                                    "{} runs, {} crashes, {rate:.0} runs a second",
+                                    totals.runs, totals.crashes
+                                );
+                            }
+                        }
+                        Err(violation) => {
+                            eprintln!("{violation}");
+                            failed.store(true, SeqCst);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let totals = totals.into_inner().expect("no thread panics while it adds");
+    let seconds = began.elapsed().as_secs_f64();
+    println!("seeds {}..{end}: {} without a violation, in {seconds:.0} s", arguments.from, totals.runs);
+    println!("{:.0} runs a second on {} threads", totals.runs as f64 / seconds, arguments.threads);
+    println!("runs with crashes or zombies: {}", totals.with_crashes);
+    println!(
+        "processes {}, crashes {}, zombies {}, starts on another number of workers {}",
+        totals.lives, totals.crashes, totals.zombies, totals.rescales
+    );
+    println!("moves {}, rows checked {}", totals.moves, totals.rows);
+    for point in staunch::core::crash::POINTS {
+        println!("  {point}: {} times", totals.hits.get(point).copied().unwrap_or(0));
+    }
+    if failed.load(SeqCst) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

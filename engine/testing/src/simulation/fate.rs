@@ -1,0 +1,223 @@
+//! What befalls one simulated process: whether each of its effects on the outside succeeds, fails, or is
+//! the last thing it ever did.
+
+use super::random::Random;
+use std::collections::BTreeMap;
+use std::io::{Error, Result};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How an effect goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is done, and the process learns so.
+    Done,
+    /// It is not done, and the process learns so.
+    Failed,
+    /// It is done, and the process is told that nobody knows.
+    DoneUnknown,
+    /// It is not done, and the process is told that nobody knows.
+    NotDoneUnknown,
+    /// It is done, and the process dies of it.
+    DoneDead,
+    /// It is not done, because the process is dead.
+    Dead,
+}
+
+impl Verdict {
+    /// Whether the effect takes place.
+    pub fn takes_place(self) -> bool {
+        matches!(self, Self::Done | Self::DoneUnknown | Self::DoneDead)
+    }
+}
+
+/// The fate of one process; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Fate(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    name: String,
+    alive: bool,
+    random: Random,
+    /// Effects until it dies.
+    dies_in: Option<u64>,
+    /// The crash point at which it dies, and at which hit.
+    dies_at: Option<(&'static str, u64)>,
+    /// Effects that fail, out of a thousand.
+    failing: u64,
+    trace: Trace,
+    hits: BTreeMap<&'static str, u64>,
+}
+
+/// What happened in a run: a fingerprint, and the lines if they are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Trace(Arc<Mutex<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    fingerprint: u64,
+    count: u64,
+    print: bool,
+}
+
+impl Trace {
+    /// A trace that also prints its lines.
+    pub fn printing(print: bool) -> Self {
+        let trace = Self::default();
+        trace.lines().print = print;
+        trace
+    }
+
+    /// Adds a line.
+    pub fn note(&self, line: std::fmt::Arguments<'_>) {
+        let mut lines = self.lines();
+        let text = line.to_string();
+        // FNV-1a.
+        let mut hash = lines.fingerprint ^ 0xcbf2_9ce4_8422_2325;
+        for byte in text.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        lines.fingerprint = hash;
+        lines.count += 1;
+        if lines.print {
+            println!("{:6} {text}", lines.count);
+        }
+    }
+
+    /// The same for runs that went the same way.
+    pub fn fingerprint(&self) -> u64 {
+        self.lines().fingerprint
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fate {
+    /// A process that lives on, and whose effects fail `failing` times out of a thousand.
+    pub fn new(name: impl Into<String>, random: Random, failing: u64, trace: Trace) -> Self {
+        let (name, alive, hits) = (name.into(), true, BTreeMap::new());
+        Self(Arc::new(Mutex::new(State {
+            name,
+            alive,
+            random,
+            dies_in: None,
+            dies_at: None,
+            failing,
+            trace,
+            hits,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It dies at this effect from now, the first being 1.
+    pub fn die_in(&self, effects: u64) {
+        self.state().dies_in = Some(effects);
+    }
+
+    /// It dies at a crash point, at this hit from now, the first being 1.
+    pub fn die_at(&self, point: &'static str, nth: u64) {
+        self.state().dies_at = Some((point, nth));
+    }
+
+    /// Nothing that it does from now on has an effect.
+    pub fn die(&self) {
+        self.state().die("killed");
+    }
+
+    /// Nothing fails from now on.
+    pub fn be_kind(&self) {
+        let mut state = self.state();
+        (state.failing, state.dies_in, state.dies_at) = (0, None, None);
+    }
+
+    /// Whether it lives.
+    pub fn is_alive(&self) -> bool {
+        self.state().alive
+    }
+
+    /// A random number below `below`, of this process.
+    pub fn below(&self, below: u64) -> u64 {
+        self.state().random.below(below)
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&self, line: std::fmt::Arguments<'_>) {
+        let state = self.state();
+        state.trace.note(format_args!("{}: {line}", state.name));
+    }
+
+    /// An effect on the outside: asked once for each, before it takes place.
+    pub fn decide(&self, what: std::fmt::Arguments<'_>) -> Verdict {
+        let mut state = self.state();
+        if !state.alive {
+            return Verdict::Dead;
+        }
+        let verdict = state.verdict();
+        state.trace.note(format_args!("{}: {what}: {verdict:?}", state.name));
+        if matches!(verdict, Verdict::Dead | Verdict::DoneDead) {
+            state.alive = false;
+        }
+        verdict
+    }
+
+    /// The process passes a crash point.
+    ///
+    /// # Errors
+    /// The point fails, or the process is dead.
+    pub fn pass(&self, point: &'static str) -> Result<()> {
+        let mut state = self.state();
+        *state.hits.entry(point).or_default() += 1;
+        if let Some((name, nth)) = &mut state.dies_at
+            && *name == point
+        {
+            *nth -= 1;
+            if *nth == 0 {
+                state.dies_at = None;
+                state.die(point);
+            }
+        }
+        if !state.alive {
+            return Err(Error::other("the process is dead"));
+        }
+        let failing = state.failing;
+        if state.random.permille(failing) {
+            state.trace.note(format_args!("{}: crash point {point} fails", state.name));
+            return Err(Error::other(format!("asked for at crash point {point}")));
+        }
+        Ok(())
+    }
+
+    /// How often each crash point was passed.
+    pub fn hits(&self) -> BTreeMap<&'static str, u64> {
+        self.state().hits.clone()
+    }
+}
+
+impl State {
+    fn die(&mut self, why: &str) {
+        self.alive = false;
+        self.trace.note(format_args!("{}: dies: {why}", self.name));
+    }
+
+    fn verdict(&mut self) -> Verdict {
+        if let Some(left) = &mut self.dies_in {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                return if self.random.below(2) == 0 { Verdict::Dead } else { Verdict::DoneDead };
+            }
+        }
+        if !self.random.permille(self.failing) {
+            return Verdict::Done;
+        }
+        match self.random.below(4) {
+            0 => Verdict::DoneUnknown,
+            1 => Verdict::NotDoneUnknown,
+            _ => Verdict::Failed,
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! One simulated run: processes that start, work, die, sleep as zombies and wake up, over one storage and
+//! one set of targets, every choice made by the numbers of one seed.
+
+use super::fate::{Fate, Trace};
+use super::job::{Shape, Targets, build};
+use super::random::Random;
+use super::storage::Access;
+use staunch::core::simulation::{Actor, Process, Setup, Started};
+use staunch::core::{Controls, InMemoryStorage, Metrics, Outcome, Request, RunConfig, crash};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Moves after the last fault within which the job must be complete.
+const PATIENCE: u64 = 60_000;
+/// Lives that one run has at most; the last ones are without faults.
+const LIVES: u32 = 40;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Processes that were started.
+    pub lives: u32,
+    /// Processes that died.
+    pub crashes: u32,
+    /// Processes that another one took the job from while they lived.
+    pub zombies: u32,
+    /// Moves of all processes.
+    pub moves: u64,
+    /// Rows that became visible.
+    pub rows: u64,
+    /// Starts with another number of workers than the life before.
+    pub rescales: u32,
+    /// How often each crash point was passed.
+    pub hits: BTreeMap<&'static str, u64>,
+    /// The same for runs that went the same way.
+    pub fingerprint: u64,
+}
+
+/// A run that broke a promise.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// The seed.
+    pub seed: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, what } = self;
+        write!(f, "seed {seed}: {what}\nreplay it with: simulate --seed {seed}")
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// A process and what moves it.
+struct Life {
+    process: Box<Process>,
+    fate: Fate,
+    controls: Controls,
+    random: Random,
+    /// How often each kind of part moves.
+    weights: [u64; 5],
+}
+
+struct World {
+    random: Random,
+    trace: Trace,
+    shape: Shape,
+    targets: Targets,
+    blobs: InMemoryStorage,
+    config: RunConfig,
+    time: Duration,
+    /// Faults that are still to come.
+    faults: u32,
+    failing: u64,
+    zombies: Vec<Life>,
+    report: Report,
+    patience: u64,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// A promise was broken.
+pub fn run(seed: u64, print: bool) -> Result<Report, Violation> {
+    let mut world = World::new(seed, print);
+    let outcome = world.run();
+    let broken = world.targets.wrong().or(outcome.err());
+    world.zombies.clear();
+    world.report.rows = world.targets.visible();
+    world.report.fingerprint = world.trace.fingerprint();
+    match broken {
+        Some(what) => Err(Violation { seed, what }),
+        None => Ok(world.report),
+    }
+}
+
+impl World {
+    fn new(seed: u64, print: bool) -> Self {
+        let mut random = Random::new(seed);
+        let shape = Shape::random(&mut random);
+        let scratch = scratch();
+        let every = [None, Some(3), Some(10), Some(30)][random.weighted(&[1, 3, 4, 2])];
+        let config = RunConfig {
+            checkpoint_every: every.map(Duration::from_millis),
+            checkpoint_timeout: Duration::from_millis(random.between(100, 500)),
+            commit_timeout: Duration::from_secs(5),
+            tolerated_failures: 1000,
+            retained: random.between(1, 3) as usize,
+            groups: random.between(3, 16) as u16,
+            inflight_bytes: [600, 20_000][random.weighted(&[1, 2])],
+            state_dir: Some(scratch.clone()),
+            ..RunConfig::new("simulated", scratch)
+        };
+        let trace = Trace::printing(print);
+        trace.note(format_args!("{shape:?}"));
+        Self {
+            targets: Targets::new(&shape),
+            shape,
+            config,
+            trace,
+            blobs: InMemoryStorage::new(),
+            time: Duration::ZERO,
+            faults: if random.permille(50) { 0 } else { random.between(1, 7) as u32 },
+            failing: [0, 0, 5, 30][random.weighted(&[1, 1, 2, 1])],
+            zombies: Vec::new(),
+            report: Report::default(),
+            patience: PATIENCE,
+            random,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        while self.report.lives < LIVES {
+            self.report.lives += 1;
+            if self.report.lives + 10 > LIVES {
+                (self.faults, self.failing) = (0, 0);
+            }
+            if self.one_life()? {
+                // Zombies find out that they are fenced, and may not change anything any more.
+                self.move_zombies(300)?;
+                return self.check_end();
+            }
+        }
+        Err("the job is not complete after all its lives".into())
+    }
+
+    /// A job that is complete says so when it is started again, and leaves nothing behind.
+    fn check_end(&mut self) -> Result<(), String> {
+        (self.faults, self.failing) = (0, 0);
+        self.zombies.clear();
+        let fate = Fate::new("last", self.random.fork(), 0, self.trace.clone());
+        match self.start(&fate, Controls::default(), 1)? {
+            Some(Started::AlreadyFinished) => {}
+            _ => return Err("a complete job does not know that it is complete".into()),
+        }
+        self.targets.check_complete(&self.shape)
+    }
+
+    /// Starts a process; `None` if it did not come up.
+    fn start(&mut self, fate: &Fate, controls: Controls, workers: usize) -> Result<Option<Started>, String> {
+        let (shape, targets, of) = (self.shape.clone(), self.targets.clone(), fate.clone());
+        let at_point: crash::Handler = {
+            let fate = fate.clone();
+            Arc::new(move |point| fate.pass(point))
+        };
+        let setup = Setup {
+            config: RunConfig { workers, ..self.config.clone() },
+            storage: Arc::new(Access::new(self.blobs.clone(), fate.clone())),
+            lineage: format!("lineage-{}", self.report.lives),
+            controls,
+            metrics: Metrics::new("simulated"),
+            time: self.time,
+            at_point,
+        };
+        match Process::start(move |job| build(job, &shape, &targets, &of), setup) {
+            Ok(started) => Ok(Some(started)),
+            Err(error) if !fate.is_alive() || self.failing > 0 => {
+                self.trace.note(format_args!("the start failed: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(format!("a start failed without any fault: {error}")),
+        }
+    }
+
+    /// A process from its start to its end; true if the job is complete.
+    fn one_life(&mut self) -> Result<bool, String> {
+        let fate = Fate::new(
+            format!("life {}", self.report.lives),
+            self.random.fork(),
+            self.failing,
+            self.trace.clone(),
+        );
+        self.doom(&fate);
+        let workers = self.random.between(1, 3) as usize;
+        self.report.rescales += u32::from(self.config.workers != workers);
+        self.config.workers = workers;
+        let controls = Controls::default();
+        let started = self.start(&fate, controls.clone(), workers)?;
+        let complete = match started {
+            Some(Started::Running(process)) => {
+                let mut random = self.random.fork();
+                let weights = weights(&mut random);
+                self.work(Life { process, fate: fate.clone(), controls, random, weights })
+            }
+            Some(Started::AlreadyFinished) => Ok(true),
+            None => Ok(false),
+        };
+        if !fate.is_alive() {
+            self.report.crashes += 1;
+        }
+        for (point, hits) in fate.hits() {
+            *self.report.hits.entry(point).or_default() += hits;
+        }
+        complete
+    }
+
+    /// Decides how a process ends, if it is not to end well.
+    fn doom(&mut self, fate: &Fate) {
+        if self.faults == 0 {
+            return;
+        }
+        match self.random.below(6) {
+            0 => fate.die_in(self.random.between(1, 40)),
+            1 => fate.die_in(self.random.between(1, 400)),
+            2 => fate.die_in(self.random.between(20, 2_000)),
+            3 | 4 => {
+                let points = crash::POINTS;
+                fate.die_at(
+                    points[self.random.below(points.len() as u64) as usize],
+                    self.random.between(1, 4),
+                );
+            }
+            _ => return,
+        }
+        self.faults -= 1;
+    }
+
+    /// Moves a process until it ends, dies, or is left behind as a zombie; true if the job is complete.
+    fn work(&mut self, mut life: Life) -> Result<bool, String> {
+        loop {
+            if !life.fate.is_alive() {
+                return Ok(false);
+            }
+            if self.faults == 0 && self.failing == 0 {
+                self.patience = self.patience.checked_sub(1).ok_or("the job does not get anywhere")?;
+            }
+            if let Some(outcome) = self.step(&mut life) {
+                drop(life.process);
+                return match outcome {
+                    Ok(Outcome::Finished | Outcome::AlreadyFinished) => Ok(true),
+                    Ok(Outcome::Stopped) => Ok(false),
+                    Err(_) if !life.fate.is_alive() || self.failing > 0 || !self.zombies.is_empty() => {
+                        Ok(false)
+                    }
+                    Err(error) => Err(format!("a process failed without any fault: {error}")),
+                };
+            }
+            if let Some(wrong) = self.targets.wrong() {
+                return Err(wrong);
+            }
+            self.move_zombies(1)?;
+            if self.faults > 0 && self.random.permille(2) {
+                self.faults -= 1;
+                match self.random.below(3) {
+                    0 => life.fate.die(),
+                    1 => {
+                        self.trace.note(format_args!("left behind as a zombie"));
+                        self.report.zombies += 1;
+                        self.zombies.push(life);
+                        return Ok(false);
+                    }
+                    _ => self.request(&life),
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, life: &Life) {
+        let request = match self.random.below(4) {
+            0 => Request::Stop,
+            1 => Request::Checkpoint,
+            2 => Request::Savepoint(format!("savepoint-{}", self.random.below(3))),
+            _ => Request::Drain,
+        };
+        // A drained job is complete with less than all of its input, which the observers do not expect.
+        if request != Request::Drain {
+            self.trace.note(format_args!("request {request:?}"));
+            life.controls.request(request);
+        }
+    }
+
+    /// Some process moves, or time passes for it.
+    fn step(&mut self, life: &mut Life) -> Option<staunch::core::Result<Outcome>> {
+        self.report.moves += 1;
+        let random = &mut life.random;
+        let actor = match random.weighted(&life.weights) {
+            0 => Actor::Worker(random.below(life.process.workers() as u64) as usize),
+            1 => Actor::Coordinator,
+            2 => Actor::Io,
+            3 if life.process.persisters() > 0 => {
+                Actor::Persister(random.below(life.process.persisters() as u64) as usize)
+            }
+            3 => Actor::Clock,
+            _ => {
+                let moment = Duration::from_micros([200, 2_000, 20_000][random.weighted(&[20, 20, 1])]);
+                self.time += moment;
+                life.process.pass_time(moment);
+                Actor::Clock
+            }
+        };
+        let outcome = life.process.act(actor);
+        if let Some(outcome) = &outcome {
+            life.fate.note(format_args!("ends: {outcome:?}"));
+        }
+        outcome
+    }
+
+    /// Zombies move now and then.
+    fn move_zombies(&mut self, moves: u64) -> Result<(), String> {
+        for _ in 0..moves {
+            if self.zombies.is_empty() || self.random.below(2) == 0 {
+                continue;
+            }
+            let at = self.random.below(self.zombies.len() as u64) as usize;
+            let mut zombie = self.zombies.swap_remove(at);
+            if self.step(&mut zombie).is_none() && zombie.fate.is_alive() {
+                self.zombies.push(zombie);
+            }
+            if let Some(wrong) = self.targets.wrong() {
+                return Err(wrong);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Some parts are slow in some lives.
+fn weights(random: &mut Random) -> [u64; 5] {
+    let mut weight = |usual: u64| if random.permille(250) { usual.div_ceil(8) } else { usual };
+    [weight(40), weight(20), weight(20), weight(10), weight(10)]
+}
+
+/// A directory for what steps keep on local disk; in memory, where there is such a place.
+fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    base.join(format!("staunch-simulation-{}-{:?}", std::process::id(), std::thread::current().id()))
+}

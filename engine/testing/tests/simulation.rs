@@ -1,0 +1,55 @@
+//! The simulator over a bounded number of seeds; `simulate` runs as many as one likes.
+
+use staunch_testing::simulation::run;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// Seeds that every change has to pass.
+const SEEDS: u64 = 1_500;
+/// Seeds that once found a bug, with the bug: they stay.
+const REGRESSIONS: &[(u64, &str)] = &[];
+
+#[test]
+fn no_promise_is_broken_in_any_of_many_simulated_lives() {
+    let next = AtomicU64::new(0);
+    let crashes = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, SeqCst);
+                    if seed >= SEEDS {
+                        return;
+                    }
+                    let report = run(seed, false).unwrap_or_else(|violation| panic!("{violation}"));
+                    crashes.fetch_add(u64::from(report.crashes), SeqCst);
+                }
+            });
+        }
+    });
+    let crashes = crashes.into_inner();
+    assert!(crashes > SEEDS / 3, "only {crashes} crashes: the simulator has become tame");
+    println!("MEASURED: {SEEDS} simulated jobs with {crashes} crashes, none of them with a violation");
+}
+
+#[test]
+fn the_same_seed_goes_the_same_way_and_others_do_not() {
+    let fingerprints = |seeds: std::ops::Range<u64>| -> Vec<u64> {
+        seeds.map(|seed| run(seed, false).unwrap_or_else(|v| panic!("{v}")).fingerprint).collect()
+    };
+    let first = fingerprints(0..60);
+    assert_eq!(first, fingerprints(0..60));
+    let mut different = first.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), first.len(), "each seed is a run of its own");
+}
+
+#[test]
+fn seeds_that_once_found_a_bug_find_none() {
+    for (seed, bug) in REGRESSIONS {
+        if let Err(violation) = run(*seed, false) {
+            panic!("{bug} is back: {violation}");
+        }
+    }
+    assert!(REGRESSIONS.iter().all(|(_, bug)| !bug.is_empty()), "a regression says what it was");
+}
