@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::plan::{NodeId, Plan, What};
 use crate::runtime::{self, Site};
+use crate::sink::Sink;
 use crate::source::{BadInput, DeadLetter, Source};
 use crate::stream::Stream;
 use std::cell::RefCell;
@@ -25,6 +26,9 @@ struct Graph {
     plan: Plan,
     /// The first thing that is wrong with the graph.
     wrong: Option<Error>,
+    /// What takes the place of sources and sinks, by name; each is taken out when it is used.
+    #[cfg(feature = "simulation")]
+    doubles: crate::doubles::Doubles,
 }
 
 impl<'s> Job<'s> {
@@ -63,8 +67,45 @@ impl<'s> Job<'s> {
     ) -> (Stream<'s, S::Record>, runtime::Flow<'s, DeadLetter>) {
         let timed = source.event_time_policy().is_some();
         let node = self.add(What::Source { name: name.to_owned() }, vec![], timed);
-        let flows = runtime::source(&self.site, name, node as u32, Arc::new(source), dead_letters);
+        let flows = self.open_source(name, node as u32, source, dead_letters);
         (Stream::new(self.clone(), flows.records, flows.marks, node), flows.letters)
+    }
+
+    fn open_source<S: Source>(
+        &self,
+        name: &str,
+        number: u32,
+        source: S,
+        dead_letters: bool,
+    ) -> runtime::SourceFlows<'s, S::Record> {
+        #[cfg(feature = "simulation")]
+        if let Some(add) = self.double(|doubles| doubles.take_source::<S::Record>(name)) {
+            return add(&self.site, name, number, crate::doubles::Timing::of(source), dead_letters);
+        }
+        runtime::source(&self.site, name, number, Arc::new(source), dead_letters)
+    }
+
+    pub(crate) fn open_sink<S: Sink>(&self, flow: runtime::Flow<'s, S::Record>, name: &str, sink: S) {
+        #[cfg(feature = "simulation")]
+        if let Some(add) = self.double(|doubles| doubles.take_sink::<S::Record>(name)) {
+            return add(&self.site, flow, name);
+        }
+        runtime::sink(&self.site, flow, name, Arc::new(sink));
+    }
+
+    /// From now on these take the places of sources and sinks. For tests.
+    #[cfg(feature = "simulation")]
+    pub fn use_doubles(&self, doubles: crate::doubles::Doubles) {
+        self.graph.borrow_mut().doubles = doubles;
+    }
+
+    #[cfg(feature = "simulation")]
+    fn double<A>(&self, take: impl FnOnce(&mut crate::doubles::Doubles) -> Result<Option<A>>) -> Option<A> {
+        let taken = take(&mut self.graph.borrow_mut().doubles);
+        taken.unwrap_or_else(|wrong| {
+            self.refuse(wrong);
+            None
+        })
     }
 
     pub(crate) fn add(&self, what: What, inputs: Vec<NodeId>, event_time: bool) -> NodeId {
@@ -109,6 +150,8 @@ impl<'s> Job<'s> {
             return Err(error);
         }
         graph.plan.check()?;
+        #[cfg(feature = "simulation")]
+        graph.doubles.check_used()?;
         Ok(graph.plan.clone())
     }
 }

@@ -9,6 +9,8 @@ pub mod background;
 pub mod batch;
 pub mod config;
 pub mod control;
+#[cfg(feature = "simulation")]
+pub mod doubles;
 pub mod error;
 pub mod job;
 pub mod keyed;

@@ -11,7 +11,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch_state::{StateKey, schema::schema_of};
 use std::any::TypeId;
-use std::sync::Arc;
 
 /// A stream of records in a job under construction. It is used up by the verb that is applied to it; to
 /// use it twice, `clone()` it, which needs records that can be cloned.
@@ -130,7 +129,7 @@ impl<'s, T: Send + 'static> Stream<'s, T> {
     pub fn sink<S: Sink<Record = T>>(self, name: &str, sink: S) {
         let what = What::Sink { name: name.to_owned(), guarantee: sink.guarantee() };
         self.job.add(what, vec![self.node], false);
-        runtime::sink(&self.job.site, self.flow, name, Arc::new(sink));
+        self.job.open_sink(self.flow, name, sink);
     }
 }
 

@@ -1,4 +1,12 @@
-//! The proof: what breaks the engine on purpose, and checks what came out.
+//! The proof, and the same tools for the jobs and connectors of others.
+//!
+//! For a job of one's own, with the feature `crash-points` (never in production builds):
+//!
+//! - [`JobTest`] runs a job with scripted input and crashes at named points, in milliseconds;
+//! - [`OperatorTest`] hands an operator its input in every way that an engine may;
+//! - [`simulation`] runs the real runtime from a seed, with everything around it simulated.
+//!
+//! What breaks real processes on purpose, and checks what came out:
 //!
 //! - the binary `victim` is a job whose every output names its input, into files and into SQLite;
 //! - [`audit`] checks its output. It shares no code with the engine: it reads files and tables, and
@@ -7,7 +15,16 @@
 //! - [`matrix`] does so at every crash point.
 
 pub mod audit;
+#[cfg(feature = "crash-points")]
+pub mod job_test;
 pub mod matrix;
+#[cfg(feature = "crash-points")]
+pub mod operator_test;
 #[cfg(feature = "crash-points")]
 pub mod simulation;
 pub mod victim;
+
+#[cfg(feature = "crash-points")]
+pub use job_test::{Crash, JobTest, Script, script};
+#[cfg(feature = "crash-points")]
+pub use operator_test::OperatorTest;

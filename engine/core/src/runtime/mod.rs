@@ -39,7 +39,7 @@ pub(crate) use io::blocking;
 pub(crate) use marks::Marks;
 pub(crate) use routing::keyed;
 pub(crate) use sink_step::sink;
-pub(crate) use source_step::source;
+pub(crate) use source_step::{SourceFlows, source};
 pub(crate) use stateful::stateful;
 pub(crate) use transform::{Emitter, each_batch, union};
 pub(crate) use worker::Site;

@@ -20,6 +20,8 @@ use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::run::Outcome;
 use staunch_state::{Hand, storage::Storage};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use timely::communication::WorkerGuards;
@@ -107,9 +109,17 @@ impl Process {
     where
         B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
     {
-        let Setup { config, storage, lineage, controls, metrics, time, at_point } = setup;
-        let time = Time::new(time);
-        let _inside = Inside::new(&time, &at_point);
+        let time = Time::new(setup.time);
+        let _inside = Inside::new(&time, &setup.at_point);
+        let died = |_| Err(Error::external("the process died while it started"));
+        catch_unwind(AssertUnwindSafe(|| Self::start_inside(build, setup, &time))).unwrap_or_else(died)
+    }
+
+    fn start_inside<B>(build: B, setup: Setup, time: &Arc<Time>) -> Result<Started>
+    where
+        B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+    {
+        let Setup { config, storage, lineage, controls, metrics, at_point, .. } = setup;
         crate::plan::check_name(&config.job)?;
         let (_, registry) = super::plan(&build)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -122,7 +132,7 @@ impl Process {
         let count = ready.shared.config.workers;
         let baton = Baton::new(count);
         let first = {
-            let (baton, time, at_point) = (Arc::clone(&baton), Arc::clone(&time), Arc::clone(&at_point));
+            let (baton, time, at_point) = (Arc::clone(&baton), Arc::clone(time), Arc::clone(&at_point));
             move |worker| {
                 crash::on_this_thread(Some(Arc::clone(&at_point)));
                 time.enter().for_ever();
@@ -149,7 +159,7 @@ impl Process {
             baton,
             hands: Vec::new(),
             runtime,
-            time: Arc::clone(&time),
+            time: Arc::clone(time),
             at_point: Arc::clone(&at_point),
         };
         for worker in 0..count {
@@ -170,9 +180,21 @@ impl Process {
         self.hands.len()
     }
 
-    /// One of its parts moves. Returns how the process ended, once it has: it must be dropped then.
+    /// The newest checkpoint that is decided, and all its output committed; 0 before the first.
+    pub fn settled_checkpoint(&self) -> u32 {
+        let settled = self.driver.protocol.committables_pending() == 0;
+        if settled { self.shared.decided.load(SeqCst) } else { 0 }
+    }
+
+    /// One of its parts moves. Returns how the process ended, once it has: it must be dropped then. The
+    /// handler of crash points may unwind: then the part stops where it is, as in a crash.
     pub fn act(&mut self, actor: Actor) -> Option<Result<Outcome>> {
         let _inside = Inside::new(&self.time, &self.at_point);
+        // After an unwinding the process is only fit to be dropped, which its owner knows.
+        catch_unwind(AssertUnwindSafe(|| self.move_part(actor))).ok().flatten()
+    }
+
+    fn move_part(&mut self, actor: Actor) -> Option<Result<Outcome>> {
         match actor {
             Actor::Worker(worker) => self.baton.give(worker),
             Actor::Clock => self.shared.clock.advance(),

@@ -4,6 +4,7 @@
 use super::random::Random;
 use std::collections::BTreeMap;
 use std::io::{Error, Result};
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How an effect goes.
@@ -168,7 +169,10 @@ impl Fate {
     /// The process passes a crash point.
     ///
     /// # Errors
-    /// The point fails, or the process is dead.
+    /// The point fails.
+    ///
+    /// # Panics
+    /// Unwinds, silently, if the process is dead.
     pub fn pass(&self, point: &'static str) -> Result<()> {
         let mut state = self.state();
         *state.hits.entry(point).or_default() += 1;
@@ -182,7 +186,9 @@ impl Fate {
             }
         }
         if !state.alive {
-            return Err(Error::other("the process is dead"));
+            drop(state);
+            // It goes no further: not even to what it would do without asking its fate.
+            resume_unwind(Box::new("the simulated process died here"));
         }
         let failing = state.failing;
         if state.random.permille(failing) {

@@ -29,7 +29,7 @@ struct State<R> {
     prepared: BTreeMap<String, Vec<R>>,
     committed: BTreeSet<String>,
     tokens: BTreeMap<u32, CheckpointId>,
-    visible: u64,
+    visible: Vec<R>,
     observer: Observer<R>,
     wrong: Option<String>,
 }
@@ -42,7 +42,7 @@ impl<R> Target<R> {
             prepared: BTreeMap::new(),
             committed: BTreeSet::new(),
             tokens: BTreeMap::new(),
-            visible: 0,
+            visible: Vec::new(),
             observer,
             wrong: None,
         })))
@@ -59,7 +59,15 @@ impl<R> Target<R> {
 
     /// Rows that everybody sees.
     pub fn visible(&self) -> u64 {
-        self.state().visible
+        self.state().visible.len() as u64
+    }
+
+    /// The rows that everybody sees, in the order of their commits.
+    pub fn rows(&self) -> Vec<R>
+    where
+        R: Clone,
+    {
+        self.state().visible.clone()
     }
 
     /// Prepared parts that nobody sees.
@@ -69,11 +77,11 @@ impl<R> Target<R> {
 }
 
 impl<R> State<R> {
-    fn show(&mut self, rows: &[R]) {
-        self.visible += rows.len() as u64;
-        if let Err(wrong) = (self.observer)(rows) {
+    fn show(&mut self, rows: Vec<R>) {
+        if let Err(wrong) = (self.observer)(&rows) {
             self.wrong.get_or_insert(wrong);
         }
+        self.visible.extend(rows);
     }
 
     fn fence_of(&self, generation: Generation) -> Result<(), CommitError> {
@@ -228,7 +236,7 @@ impl<R: Clone + Send + 'static> Committer for DirectCommitter<R> {
                     let lost = || CommitError::Refused(Error::external(format!("{part} is not there")));
                     let rows = state.prepared.remove(&part).ok_or_else(lost)?;
                     state.committed.insert(part.clone());
-                    state.show(&rows);
+                    state.show(rows);
                     Ok(())
                 })
                 .await?;
@@ -294,7 +302,7 @@ impl<R: Serialize + DeserializeOwned + Clone + Send + 'static> StagedTarget for 
                 return Ok(Applied::Before);
             }
             state.tokens.insert(instance, checkpoint);
-            state.show(&rows);
+            state.show(rows);
             Ok(Applied::Now)
         };
         self.0.effect(what, apply).await

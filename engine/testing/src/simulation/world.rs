@@ -298,23 +298,14 @@ impl World {
     /// Some process moves, or time passes for it.
     fn step(&mut self, life: &mut Life) -> Option<staunch::core::Result<Outcome>> {
         self.report.moves += 1;
-        let random = &mut life.random;
-        let actor = match random.weighted(&life.weights) {
-            0 => Actor::Worker(random.below(life.process.workers() as u64) as usize),
-            1 => Actor::Coordinator,
-            2 => Actor::Io,
-            3 if life.process.persisters() > 0 => {
-                Actor::Persister(random.below(life.process.persisters() as u64) as usize)
-            }
-            3 => Actor::Clock,
-            _ => {
-                let moment = Duration::from_micros([200, 2_000, 20_000][random.weighted(&[20, 20, 1])]);
+        let outcome = match next_turn(&mut life.random, &life.weights, &life.process) {
+            Turn::Move(actor) => life.process.act(actor),
+            Turn::Pass(moment) => {
                 self.time += moment;
                 life.process.pass_time(moment);
-                Actor::Clock
+                life.process.act(Actor::Clock)
             }
         };
-        let outcome = life.process.act(actor);
         if let Some(outcome) = &outcome {
             life.fate.note(format_args!("ends: {outcome:?}"));
         }
@@ -340,6 +331,26 @@ impl World {
     }
 }
 
+/// What happens next in a process.
+pub(crate) enum Turn {
+    /// A part of it moves.
+    Move(Actor),
+    /// Time passes for it.
+    Pass(Duration),
+}
+
+/// Chooses by the weights of workers, coordinator, I/O, persisters and time.
+pub(crate) fn next_turn(random: &mut Random, weights: &[u64; 5], process: &Process) -> Turn {
+    Turn::Move(match random.weighted(weights) {
+        0 => Actor::Worker(random.below(process.workers() as u64) as usize),
+        1 => Actor::Coordinator,
+        2 => Actor::Io,
+        3 if process.persisters() > 0 => Actor::Persister(random.below(process.persisters() as u64) as usize),
+        3 => Actor::Clock,
+        _ => return Turn::Pass(Duration::from_micros([200, 2_000, 20_000][random.weighted(&[20, 20, 1])])),
+    })
+}
+
 /// Some parts are slow in some lives.
 fn weights(random: &mut Random) -> [u64; 5] {
     let mut weight = |usual: u64| if random.permille(250) { usual.div_ceil(8) } else { usual };
@@ -347,7 +358,7 @@ fn weights(random: &mut Random) -> [u64; 5] {
 }
 
 /// A directory for what steps keep on local disk; in memory, where there is such a place.
-fn scratch() -> PathBuf {
+pub(crate) fn scratch() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
     base.join(format!("staunch-simulation-{}-{:?}", std::process::id(), std::thread::current().id()))
