@@ -21,9 +21,9 @@ pub enum Mistake {
     DropsOlderCheckpoints,
     PublishesAtRecovery,
     RemovesWhatIsListed,
-    ForgetsPreparedInACrash,
+    PassesOverOlderStarts,
     CommitsAllThatIsPrepared,
-    CommitsByHighestNumber,
+    KeepsOneTokenForAllInstances,
     AllOrNothing,
     RefusesAfterALostAnswer,
     DoublesAfterALostAnswer,
@@ -32,7 +32,7 @@ pub enum Mistake {
     CommitsTheLastOnly,
     HasNoFence,
     FencesOnlyItsOwnOutput,
-    NumbersByGeneration,
+    NumbersByTheCommittingStart,
     LetsAnOlderStartTakeOver,
     RemovesAfterManyStarts,
     FencesAtCheck,
@@ -184,7 +184,8 @@ impl SinkWriter for Writer {
         if self.open.is_empty() && !self.sink.is(Mistake::PreparesEmptyParts) {
             return Ok(Vec::new());
         }
-        let generation = if self.sink.is(Mistake::KeepsTheFirstOfAName) { 0 } else { self.context.generation.0 };
+        let generation =
+            if self.sink.is(Mistake::KeepsTheFirstOfAName) { 0 } else { self.context.generation.0 };
         let key = (checkpoint.0, self.context.instance, generation);
         let rows = match self.sink.mistake {
             Mistake::KeepsRecordsAfterPrepare => self.open.clone(),
@@ -206,12 +207,7 @@ impl Drop for Writer {
         let mut inside = self.sink.lock();
         for key in &self.mine {
             match self.sink.mistake {
-                Mistake::AbortsWhenDropped | Mistake::ForgetsPreparedInACrash => {
-                    // The one at once; the other one only what is not of the first checkpoint, below.
-                    if self.sink.is(Mistake::AbortsWhenDropped) || key.0 > 1 {
-                        inside.prepared.remove(key);
-                    }
-                }
+                Mistake::AbortsWhenDropped => drop(inside.prepared.remove(key)),
                 Mistake::CommitsWhenDropped => {
                     if let Some(rows) = inside.prepared.remove(key) {
                         inside.committed.insert(*key, rows);
@@ -240,7 +236,8 @@ impl Publisher {
 
     fn lost(&self, committable: &Committable) -> Result<(), CommitError> {
         let Committable { checkpoint, records, .. } = committable;
-        let whole = Error::external(format!("sink `out`: {records} records of checkpoint {checkpoint} are lost"));
+        let whole =
+            Error::external(format!("sink `out`: {records} records of checkpoint {checkpoint} are lost"));
         match self.sink.mistake {
             Mistake::AnswersOkForLostOutput => Ok(()),
             Mistake::RetriesLostOutput => Err(CommitError::Retry(whole)),
@@ -250,7 +247,13 @@ impl Publisher {
     }
 
     fn publish(&self, inside: &mut Inside, committable: &Committable) -> Result<(), CommitError> {
-        let key = key(committable);
+        let mut key = key(committable);
+        if self.sink.is(Mistake::NumbersByTheCommittingStart) {
+            let Some(rows) = inside.prepared.get(&key).cloned() else { return self.lost(committable) };
+            key.2 = self.context.generation.0;
+            inside.committed.insert(key, rows);
+            return Ok(());
+        }
         if self.sink.is(Mistake::IgnoresForeignInstances) && key.1 >= self.context.instances {
             return Ok(());
         }
@@ -304,7 +307,6 @@ impl Committer for Publisher {
             Mistake::LeavesOrphans => return Ok(Vec::new()),
             Mistake::RemovesWhatIsListed => keep.clear(),
             Mistake::RemovesAfterManyStarts if inside.recoveries > 4 => keep.clear(),
-            Mistake::NumbersByGeneration => keep.retain(|key| key.2 + 1 >= generation.0),
             Mistake::PublishesAtRecovery => {
                 for key in &keep {
                     if let Some(rows) = inside.prepared.remove(key) {
@@ -329,10 +331,14 @@ impl Committer for Publisher {
         if mistake == Mistake::AllOrNothing && some {
             return Ok(());
         }
+        let token = inside.committed.keys().map(|key| key.0).max();
         for committable in committables {
             let old = Some(committable.checkpoint) < newest;
             match mistake {
-                Mistake::DropsOlderCheckpoints if old && committable.generation < self.context.generation => {}
+                Mistake::KeepsOneTokenForAllInstances if Some(committable.checkpoint.0) <= token => {}
+                Mistake::PassesOverOlderStarts if committable.generation < self.context.generation => {}
+                Mistake::DropsOlderCheckpoints if old && committable.generation < self.context.generation => {
+                }
                 Mistake::CommitsTheLastOnly if old => {}
                 _ => self.publish(&mut inside, committable)?,
             }

@@ -75,7 +75,8 @@ pub struct Wrong {
 }
 
 pub fn wrong(mistake: Mistake) -> Wrong {
-    let split = |from, records| Split { items: (from..from + records).map(Item::Good).collect(), ..Split::default() };
+    let split =
+        |from, records| Split { items: (from..from + records).map(Item::Good).collect(), ..Split::default() };
     let splits = [("b", split(100, 20)), ("c", split(200, 9)), ("d", split(300, 0))];
     let splits = splits.map(|(name, split)| (name.to_owned(), split)).into();
     Wrong { mistake, inside: Arc::new(Mutex::new(Inside { splits, listings: 0 })) }
@@ -133,8 +134,14 @@ impl Input for Wrong {
 
     fn expected(&self) -> Vec<(String, Vec<u64>)> {
         let inside = self.lock();
-        let id = |at: usize, name: &String| if self.names_by_number() { at.to_string() } else { name.clone() };
-        inside.splits.iter().enumerate().map(|(at, (name, split))| (id(at, name), good(&split.items))).collect()
+        let id =
+            |at: usize, name: &String| if self.names_by_number() { at.to_string() } else { name.clone() };
+        inside
+            .splits
+            .iter()
+            .enumerate()
+            .map(|(at, (name, split))| (id(at, name), good(&split.items)))
+            .collect()
     }
 
     fn end(&self) -> Can {
@@ -165,7 +172,7 @@ impl Input for Wrong {
             split.items.insert(3, Item::Bad);
             split.items.insert(0, Item::Bad);
         });
-        Can::Done(vec![("b".into(), 3)])
+        Can::Done(vec![(if self.names_by_number() { "0" } else { "b" }.into(), 3)])
     }
 
     fn acknowledged(&self, split: &str) -> Can<u64> {
@@ -177,7 +184,8 @@ impl Input for Wrong {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(1)
+        // Most mistakes cost a wait of that length, some of them many.
+        Duration::from_millis(if self.is(Mistake::None) { 5000 } else { 400 })
     }
 }
 
@@ -239,7 +247,16 @@ impl Source for Wrong {
             return Err(Error::job("the position is gone"));
         }
         split.cursor = next;
-        Ok(Reader { log: self.clone(), name, next, opened: next, polled: false, ended: false, told: false })
+        Ok(Reader {
+            log: self.clone(),
+            name,
+            next,
+            opened: next,
+            polled: false,
+            ended: false,
+            idle: 0,
+            told: false,
+        })
     }
 }
 
@@ -250,6 +267,8 @@ pub struct Reader {
     opened: usize,
     polled: bool,
     ended: bool,
+    /// Polls that found nothing.
+    idle: u32,
     /// Has told the same bad input once.
     told: bool,
 }
@@ -315,8 +334,10 @@ impl SplitReader for Reader {
             let again = std::mem::replace(&mut self.ended, true) && log.is(Mistake::GoesOnAfterTheEnd);
             return Ok(if again { Progress::Ready } else { Progress::End });
         }
+        self.idle += 1;
         match log.mistake {
-            Mistake::SleepsInPoll => std::thread::sleep(Duration::from_millis(30)),
+            // Not at the first ones, so that only who polls on and on must wait.
+            Mistake::SleepsInPoll if self.idle > 3 => std::thread::sleep(Duration::from_millis(30)),
             Mistake::BlocksInPoll => {
                 drop(inside);
                 std::thread::sleep(Duration::from_secs(3600));

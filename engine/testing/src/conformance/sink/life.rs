@@ -43,7 +43,12 @@ pub fn rows(ids: impl IntoIterator<Item = u64>) -> Vec<Row> {
 ///
 /// # Errors
 /// The payload does not survive as text.
-pub fn committable(checkpoint: u32, instance: u32, generation: u64, prepared: &Prepared) -> Result<Committable> {
+pub fn committable(
+    checkpoint: u32,
+    instance: u32,
+    generation: u64,
+    prepared: &Prepared,
+) -> Result<Committable> {
     let payload = serde_json::from_str(&prepared.payload.to_string())
         .map_err(|e| Error::internal("a payload cannot be read back from its text").caused_by(e))?;
     let (checkpoint, generation) = (CheckpointId(checkpoint), Generation(generation));
@@ -153,7 +158,9 @@ impl<T: Target> Life<T> {
         }
         let expected = match numbers.is_empty() {
             true => format!("{when}, a reader sees nothing"),
-            false => format!("{when}, a reader sees records {} to {}, each once", numbers.start, numbers.end - 1),
+            false => {
+                format!("{when}, a reader sees records {} to {}, each once", numbers.start, numbers.end - 1)
+            }
         };
         let some = |records: &[T::Record]| format!("{:?}", &records[..records.len().min(MOST_NAMED)]);
         must(

@@ -33,17 +33,23 @@ pub async fn b_an_unlisted_prepared_part_is_removed(life: &mut Life<impl Target>
     life.shows("after the commit", 0..10)
 }
 
-/// Names made of checkpoint and instance alone would take the old output for the new one.
+/// A process that was slow to die prepares under the same id, after the next one has cleaned up. Names made
+/// of checkpoint and instance alone would take its output for the other's.
 pub async fn b_an_undecided_id_is_used_again(life: &mut Life<impl Target>) -> Verdict {
     let mut first = life.begin(&[]).await?;
-    first.epoch(1, life.records(0..10)).await?;
+    first.put(life.records(0..10)).await?;
     let mut second = life.begin(&[]).await?;
+    // It may be refused already; if it is not, nobody lists what it prepared.
+    let late = first.prepare(1).await;
     let listed = second.epoch(1, life.records(0..6)).await?;
     second.publish("of the second output under the same id", &listed).await?;
     life.shows("after the commit", 0..6)?;
-    drop(first);
-    let next = second.epoch(2, life.records(6..12)).await?;
-    second.publish("of the next checkpoint", &next).await?;
+    drop((first, late));
+    let mut third = life.begin(&listed).await?;
+    life.is_tidy("after the next recovery")?;
+    third.publish("of the same checkpoint", &listed).await?;
+    let next = third.epoch(2, life.records(6..12)).await?;
+    third.publish("of the next checkpoint", &next).await?;
     life.shows("after the next commit", 0..12)
 }
 

@@ -70,9 +70,9 @@ impl<I: Input> Bench<I> {
     /// Lists the splits with a new source. Identities are unique.
     pub fn list(&self) -> Result<Vec<(String, SplitOf<I>)>, Stop> {
         let source = self.input.source();
-        let listed = self.watch.ask("Source::splits", self.input.patience(), || {
-            self.runtime.block_on(source.splits())
-        });
+        let listed = self
+            .watch
+            .ask("Source::splits", self.input.patience(), || self.runtime.block_on(source.splits()));
         let listed = listed.map_err(|e| Stop::failed("Source::splits", &e))?;
         let unique: BTreeSet<&String> = listed.iter().map(|(id, _)| id).collect();
         let ids = || format!("{:?}", listed.iter().map(|(id, _)| id).collect::<Vec<_>>());

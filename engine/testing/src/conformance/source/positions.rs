@@ -34,7 +34,8 @@ fn leads_on<I: Input>(
         format!("split `{id}`, opened where a reader stood after record {read} ({limit} wanted of each poll)")
     };
     let rest = known.records.get(read..);
-    let rest = rest.ok_or_else(|| Stop::broken(format!("{} records", known.records.len()), format!("{read}")))?;
+    let rest =
+        rest.ok_or_else(|| Stop::broken(format!("{} records", known.records.len()), format!("{read}")))?;
     bench.rest_is(what, &known.split, Some(at), limit, rest)
 }
 
@@ -102,11 +103,13 @@ pub fn what_is_appended_follows_the_old_position<I: Input>(bench: &Bench<I>) -> 
 }
 
 pub fn a_lost_position_is_an_error<I: Input>(bench: &Bench<I>) -> Verdict {
+    let mut stood = Vec::new();
     for known in bench.splits.iter().filter(|known| known.records.len() >= super::FEWEST_RECORDS) {
         let mut reading = bench.open(&known.split, None)?;
         reading.read_some(1, known.records.len() / 2)?;
-        let at = reading.position();
-        drop(reading);
+        stood.push((known, reading.position()));
+    }
+    for (known, at) in stood {
         bench.input.lose_positions(&known.id).or_skip()?;
         let expected = format!("an error at opening split `{}` at {at:?}, which is gone", known.id);
         // Whoever reads in the background may find out a moment later, but before it hands anything out.

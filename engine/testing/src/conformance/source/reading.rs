@@ -10,6 +10,7 @@ use staunch::core::source::{DeadLetter, Progress, Records, SplitReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// How long an idle reader is left alone before it is asked all the same. Only the rules about wakers rely
@@ -18,19 +19,37 @@ const IDLE_WAIT: Duration = Duration::from_millis(2);
 /// Polls that must bring nothing before a split that never ends counts as read.
 const QUIET_POLLS: u32 = 3;
 
-/// A waker that remembers being called.
-#[derive(Debug, Default)]
-pub(super) struct Bell(AtomicBool);
+/// A waker that remembers being called, and wakes the thread that made it, as a worker's does.
+#[derive(Debug)]
+pub(super) struct Bell {
+    rang: AtomicBool,
+    sleeper: Thread,
+}
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Release);
+        self.rang.store(true, Ordering::Release);
+        self.sleeper.unpark();
     }
 }
 
 impl Bell {
-    pub fn rang(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    fn new() -> Arc<Self> {
+        Arc::new(Self { rang: AtomicBool::new(false), sleeper: std::thread::current() })
+    }
+
+    /// Sleeps until it is called, or for so long. True if it was called.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        loop {
+            if self.rang.load(Ordering::Acquire) {
+                return true;
+            }
+            match until.checked_duration_since(Instant::now()) {
+                Some(left) if !left.is_zero() => std::thread::park_timeout(left),
+                _ => return false,
+            }
+        }
     }
 }
 
@@ -65,7 +84,7 @@ impl<I: Input> Reading<I> {
 
     /// Polls once, with a waker of its own.
     pub fn try_poll(&mut self, limit: usize) -> staunch::core::Result<Polled> {
-        let bell = Arc::new(Bell::default());
+        let bell = Bell::new();
         let waker = Waker::from(Arc::clone(&bell));
         let (mut out, reader) = (Records::with_limit(limit), &mut self.reader);
         let began = Instant::now();
@@ -117,7 +136,7 @@ impl<I: Input> Reading<I> {
             if since.elapsed() > self.patience {
                 break;
             }
-            std::thread::sleep(IDLE_WAIT);
+            polled.bell.wait(IDLE_WAIT);
         }
         Ok(())
     }
@@ -131,21 +150,14 @@ impl<I: Input> Reading<I> {
                 break;
             }
             if polled.records == 0 {
-                std::thread::sleep(IDLE_WAIT);
+                polled.bell.wait(IDLE_WAIT);
             }
         }
         Ok(())
     }
 
-    /// Waits for a waker's call.
-    pub fn is_woken(&self, bell: &Bell) -> bool {
-        let until = Instant::now() + self.patience;
-        while !bell.rang() {
-            if Instant::now() > until {
-                return false;
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        true
+    /// Waits for the call of a poll's waker.
+    pub fn is_woken(&self, polled: &Polled) -> bool {
+        polled.bell.wait(self.patience)
     }
 }
