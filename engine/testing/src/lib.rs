@@ -6,6 +6,11 @@
 //! - [`OperatorTest`] hands an operator its input in every way that an engine may;
 //! - [`simulation`] runs the real runtime from a seed, with everything around it simulated.
 //!
+//! For a connector of one's own:
+//!
+//! - [`conformance`] holds the rules that every source and every exactly-once sink must keep, and
+//!   [`storage`] a checkpoint storage in memory that fails when it is told to.
+//!
 //! What breaks real processes on purpose, and checks what came out:
 //!
 //! - the binary `victim` is a job whose every output names its input, into files and into SQLite;
@@ -15,6 +20,7 @@
 //! - [`matrix`] does so at every crash point.
 
 pub mod audit;
+pub mod conformance;
 #[cfg(feature = "crash-points")]
 pub mod job_test;
 pub mod matrix;
@@ -22,6 +28,7 @@ pub mod matrix;
 pub mod operator_test;
 #[cfg(feature = "crash-points")]
 pub mod simulation;
+pub mod storage;
 pub mod victim;
 
 #[cfg(feature = "crash-points")]
