@@ -219,6 +219,7 @@ fn setup(shared: &Shared, registry: &Registry, recovery: Recovery) -> Setup {
         log: recovery.log,
         retained: shared.config.retained,
         tolerated_failures: shared.config.tolerated_failures,
+        guarantee: shared.config.guarantee,
     }
 }
 
