@@ -6,7 +6,7 @@ use std::path::Path;
 #[test]
 fn no_record_is_lost_or_doubled_whatever_happens_at_any_crash_point() {
     let victim = Path::new(env!("CARGO_BIN_EXE_victim"));
-    let results = run_all(cases(false), 4, victim, |_, _| {});
+    let results = run_all(cases(false), 4, victim, |_, _, _| {});
     let failures: Vec<String> =
         results.failures().map(|(case, failure)| format!("{case:?}: {failure}")).collect();
     let total = results.ended.len();

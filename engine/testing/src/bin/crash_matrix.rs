@@ -37,7 +37,10 @@ fn main() -> ExitCode {
         }
     };
     let total = cases.len();
-    let results = run_all(cases, args.at_once.max(1), &victim, |ended, case| {
+    let results = run_all(cases, args.at_once.max(1), &victim, |ended, case, failure| {
+        if let Some(failure) = failure {
+            eprintln!("\nFAILED {case:?}: {failure}");
+        }
         eprint!(
             "\r{ended}/{total} {} {:?} hit {} workers {}\x1b[K",
             case.point, case.fault, case.nth, case.workers

@@ -93,6 +93,11 @@ fn prepared(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Victi
         // Slow enough that the zombie wakes up before the other one is done.
         victim.rate = Some(6_000);
     }
+    if case.point == "commit.all_done" {
+        // Long enough between checkpoints that all commits of one are done before the next.
+        victim.every = "80ms".into();
+        victim.rate = Some(6_000);
+    }
     victim
 }
 

@@ -24,7 +24,7 @@ pub fn run_all(
     cases: Vec<Case>,
     at_once: usize,
     victim: &Path,
-    progress: impl Fn(usize, &Case) + Sync,
+    progress: impl Fn(usize, &Case, Option<&Failure>) + Sync,
 ) -> Results {
     let began = Instant::now();
     // From the end: the next one is taken by popping.
@@ -38,8 +38,8 @@ pub fn run_all(
                     let Some(case) = next else { return };
                     let outcome = one(&case, victim);
                     let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
-                    ended.push((case.clone(), outcome));
-                    progress(ended.len(), &case);
+                    progress(ended.len() + 1, &case, outcome.as_ref().err());
+                    ended.push((case, outcome));
                 }
             });
         }
