@@ -42,7 +42,7 @@ impl Observer {
         let mut eyes = Eyes {
             expected: victim.expected,
             output: victim.sinks.files().then(|| victim.output()),
-            database: victim.sinks.table().then(|| victim.database()),
+            database: victim.database(),
             connection: None,
             files: BTreeMap::new(),
             newest: [0; 2],
@@ -96,7 +96,7 @@ impl Observer {
 struct Eyes {
     expected: Expected,
     output: Option<PathBuf>,
-    database: Option<PathBuf>,
+    database: PathBuf,
     connection: Option<rusqlite::Connection>,
     /// Published files as last seen.
     files: BTreeMap<String, u64>,
@@ -117,14 +117,10 @@ impl Eyes {
         if let Some(output) = self.output.clone() {
             self.look_at_files(&output)?;
         }
-        if let Some(database) = self.database.clone() {
-            match self.look_at_table(&database, count) {
-                Err(Look::Later) => {}
-                Err(Look::Failed(failure)) => return Err(failure),
-                Ok(()) => {}
-            }
+        match self.look_at_table(count) {
+            Ok(()) | Err(Look::Later) => Ok(()),
+            Err(Look::Failed(failure)) => Err(failure),
         }
-        Ok(())
     }
 
     fn look_at_files(&mut self, output: &std::path::Path) -> Result<(), Failure> {
@@ -153,10 +149,10 @@ impl Eyes {
         Ok(())
     }
 
-    fn look_at_table(&mut self, database: &std::path::Path, count: bool) -> Result<(), Look> {
+    fn look_at_table(&mut self, count: bool) -> Result<(), Look> {
         let connection = match &mut self.connection {
             Some(open) => open,
-            none => none.insert(rows::open(database)?),
+            none => none.insert(rows::open(&self.database)?),
         };
         let (found, last) = rows::of_table(connection, self.last_row)?;
         saw(&self.expected, &mut self.in_table, &found, "in the table").map_err(Look::Failed)?;

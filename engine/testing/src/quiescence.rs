@@ -32,14 +32,12 @@ pub fn leftovers(victim: &Victim) -> Result<Vec<String>, String> {
             found.push(format!("state file {name}, which no record of the log names"));
         }
     }
-    if victim.sinks.table() {
-        let check = |connection: rusqlite::Connection| {
-            connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))
-        };
-        let answer = rows::open(&victim.database()).and_then(check).map_err(|e| e.to_string())?;
-        if answer != "ok" {
-            found.push(format!("SQLite says of its database: {answer}"));
-        }
+    let check = |connection: rusqlite::Connection| {
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))
+    };
+    let answer = rows::open(&victim.database()).and_then(check).map_err(|e| e.to_string())?;
+    if answer != "ok" {
+        found.push(format!("SQLite says of its database: {answer}"));
     }
     Ok(found)
 }
@@ -60,4 +58,35 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Expected;
+
+    fn put(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn every_sort_of_left_over_is_found_and_what_a_record_names_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let expected = Expected { records: 1, splits: 1, keys: 1 };
+        let victim = Victim::new(Path::new("victim"), dir.path(), expected);
+        let database = rusqlite::Connection::open(victim.database()).unwrap();
+        database.execute_batch("CREATE TABLE rows (key INTEGER)").unwrap();
+        put(&victim.checkpoints().join("log/1"), "{\"name\":\"state/step/0/1.base\"}");
+        put(&victim.checkpoints().join("state/step/0/1.base"), "needed");
+        assert_eq!(leftovers(&victim), Ok(vec![]));
+        let left = [
+            victim.output().join(".pending/part"),
+            victim.checkpoints().join("staged/table/1"),
+            victim.checkpoints().join(".tmp/1"),
+            victim.checkpoints().join("state/step/0/2.delta"),
+        ];
+        left.iter().for_each(|path| put(path, "left"));
+        assert_eq!(leftovers(&victim).unwrap().len(), left.len());
+    }
 }

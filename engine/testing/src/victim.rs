@@ -26,10 +26,6 @@ impl Sinks {
     pub(crate) fn files(self) -> bool {
         self == Sinks::Both
     }
-
-    pub(crate) fn table(self) -> bool {
-        true
-    }
 }
 
 /// A victim, over all its lives.
