@@ -165,7 +165,7 @@ pub fn cases(full: bool) -> Vec<Case> {
     for point in staunch::core::crash::POINTS {
         let hits: &[u32] = match (full, is_rare(point)) {
             (_, true) => &[1],
-            (true, false) => &[1, 2, 5],
+            (true, false) => &[1, 2, 4],
             (false, false) => &[2],
         };
         for fault in faults(point, full) {
