@@ -32,13 +32,13 @@ pub mod figures;
 pub mod job_test;
 pub mod matrix;
 pub mod observer;
+#[cfg(feature = "crash-points")]
+pub mod operator_test;
 pub mod oracle;
 pub mod power;
 pub mod process;
 pub mod quiescence;
 pub mod rows;
-#[cfg(feature = "crash-points")]
-pub mod operator_test;
 #[cfg(feature = "crash-points")]
 pub mod simulation;
 pub mod soak;
