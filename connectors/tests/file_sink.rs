@@ -1,15 +1,19 @@
 //! Part files in every crash window, and what only files can do wrong.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+mod by_hand;
 
-use common::MemoryStorage;
-use common::life::{Life, Row, Target, row, rows};
+use by_hand::{read_all, run};
 use staunch_connectors::file::{self, CsvPart, JsonPart, Parts};
 use staunch_core::sink::{CommitError, Sink};
+use staunch_testing::conformance::Can;
+use staunch_testing::conformance::sink::{Life, Row, Target, row, rows};
+use staunch_testing::storage::MemoryStorage;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+
+const RENAMED: &str = "a file is published by renaming it, which always answers";
 
 struct JsonDir(TempDir);
 struct CsvDir(TempDir);
@@ -36,10 +40,15 @@ fn lose(dir: &Path) {
 }
 
 impl Target for JsonDir {
+    type Record = Row;
     type Sink = Parts<Row, JsonPart>;
 
     fn sink(&self) -> Self::Sink {
         file::json_lines(self.0.path().join("out"))
+    }
+
+    fn record(&self, n: u64) -> Row {
+        row(n)
     }
 
     fn visible(&self) -> Vec<Row> {
@@ -54,21 +63,31 @@ impl Target for JsonDir {
         names(&self.0.path().join("out/.pending")).len()
     }
 
-    fn lose_prepared(&self, _: &MemoryStorage) {
+    fn lose_prepared(&self, _: &MemoryStorage) -> Can {
         lose(&self.0.path().join("out"));
+        Can::Done(())
+    }
+
+    fn lose_next_answer(&self, _: &MemoryStorage) -> Can {
+        Can::Not(RENAMED)
     }
 }
 
 impl Target for CsvDir {
+    type Record = Row;
     type Sink = Parts<Row, CsvPart>;
 
     fn sink(&self) -> Self::Sink {
         file::csv(self.0.path())
     }
 
+    fn record(&self, n: u64) -> Row {
+        row(n)
+    }
+
     fn visible(&self) -> Vec<Row> {
         let rows = file::rows::<Row>(self.0.path());
-        let read = std::thread::spawn(move || common::run(common::read_all(&rows)).unwrap());
+        let read = std::thread::spawn(move || run(read_all(&rows)).unwrap());
         read.join().unwrap().into_iter().flat_map(|(_, rows, _)| rows).collect()
     }
 
@@ -76,28 +95,33 @@ impl Target for CsvDir {
         names(&self.0.path().join(".pending")).len()
     }
 
-    fn lose_prepared(&self, _: &MemoryStorage) {
+    fn lose_prepared(&self, _: &MemoryStorage) -> Can {
         lose(self.0.path());
+        Can::Done(())
+    }
+
+    fn lose_next_answer(&self, _: &MemoryStorage) -> Can {
+        Can::Not(RENAMED)
     }
 }
 
 mod json_lines {
     use super::*;
-    windows!(json());
+    staunch_testing::sink_conformance!(json());
 }
 
 mod csv {
     use super::*;
-    windows!(CsvDir(TempDir::new().unwrap()));
+    staunch_testing::sink_conformance!(CsvDir(TempDir::new().unwrap()));
 }
 
 #[test]
 fn published_names_say_checkpoint_and_instance() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(json());
         let mut start = life.start(&[]).await.unwrap();
-        start.write(rows(0..4)).await;
-        let listed = start.prepare(42).await;
+        start.write(rows(0..4)).await.unwrap();
+        let listed = start.prepare(42).await.unwrap();
         start.commit(&listed).await.unwrap();
         let dir = life.target.0.path().join("out");
         let wanted = [".pending", ".staunch", "part-0000000042-0000.jsonl", "part-0000000042-0001.jsonl"];
@@ -108,7 +132,7 @@ fn published_names_say_checkpoint_and_instance() {
 
 #[test]
 fn a_directory_with_parts_of_unknown_origin_is_refused() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(json());
         let dir = life.target.0.path().join("out");
         fs::create_dir_all(&dir).unwrap();
@@ -126,7 +150,7 @@ fn a_directory_with_parts_of_unknown_origin_is_refused() {
 
 #[test]
 fn another_sink_of_the_same_job_is_refused() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(json());
         drop(life.start(&[]).await.unwrap());
         let mut context = life.context(2, 0);
@@ -139,11 +163,11 @@ fn another_sink_of_the_same_job_is_refused() {
 
 #[test]
 fn a_fresh_job_does_not_add_to_published_parts() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(json());
         let mut start = life.start(&[]).await.unwrap();
-        start.write(rows(0..4)).await;
-        let listed = start.prepare(1).await;
+        start.write(rows(0..4)).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
         start.commit(&listed).await.unwrap();
         life.starts = 0;
         let why = life.start(&[]).await.err().unwrap().to_string();
@@ -153,11 +177,11 @@ fn a_fresh_job_does_not_add_to_published_parts() {
 
 #[test]
 fn a_part_of_somebody_else_is_never_overwritten() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(json());
         let mut start = life.start(&[]).await.unwrap();
-        start.write(vec![row(0)]).await;
-        let listed = start.prepare(1).await;
+        start.write(vec![row(0)]).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
         let published = life.target.0.path().join("out/part-0000000001-0000.jsonl");
         fs::write(&published, "theirs").unwrap();
         let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
@@ -168,12 +192,12 @@ fn a_part_of_somebody_else_is_never_overwritten() {
 
 #[test]
 fn a_part_that_was_cut_is_refused() {
-    common::run(async {
+    run(async {
         for publish_first in [false, true] {
             let mut life = Life::new(json());
             let mut start = life.start(&[]).await.unwrap();
-            start.write(vec![row(0)]).await;
-            let listed = start.prepare(1).await;
+            start.write(vec![row(0)]).await.unwrap();
+            let listed = start.prepare(1).await.unwrap();
             let dir = life.target.0.path().join("out");
             let pending = dir.join(".pending").join(&names(&dir.join(".pending"))[0]);
             let file = if publish_first { dir.join("part-0000000001-0000.jsonl") } else { pending };
@@ -189,11 +213,11 @@ fn a_part_that_was_cut_is_refused() {
 
 #[test]
 fn a_directory_that_was_emptied_under_the_job_is_refused() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(json());
         let mut start = life.start(&[]).await.unwrap();
-        start.write(vec![row(0)]).await;
-        let listed = start.prepare(1).await;
+        start.write(vec![row(0)]).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
         fs::remove_dir_all(life.target.0.path().join("out")).unwrap();
         let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
         assert!(why.to_string().contains("emptied"), "{why}");
@@ -202,22 +226,22 @@ fn a_directory_that_was_emptied_under_the_job_is_refused() {
 
 #[test]
 fn an_unusable_output_directory_is_an_error_that_names_it() {
-    common::run(async {
+    run(async {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("out"), "a file").unwrap();
         let mut life = Life::new(JsonDir(dir));
         let why = life.start(&[]).await.err().unwrap().to_string();
-        assert!(why.contains("cannot create the output directory") && why.contains("/out"), "{why}");
+        assert!(why.contains("the output directory") && why.contains("/out"), "{why}");
     });
 }
 
 #[test]
 fn a_checkpoint_of_another_kind_of_sink_is_refused() {
-    common::run(async {
+    run(async {
         let mut memory = Life::new(json());
         let mut start = memory.start(&[]).await.unwrap();
-        start.write(vec![row(0)]).await;
-        let mut listed = start.prepare(1).await;
+        start.write(vec![row(0)]).await.unwrap();
+        let mut listed = start.prepare(1).await.unwrap();
         listed[0].payload = serde_json::json!({"other": 1});
         let why = memory.start(&listed).await.err().unwrap().to_string();
         assert!(why.contains("no part file"), "{why}");

@@ -1,9 +1,9 @@
 //! Files as sources, as a job uses them: directories, typed rows, files that grow, files that vanish.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+mod by_hand;
 
-use common::{poll, read_all, run};
+use by_hand::{poll, read_all, run};
 use serde::Deserialize;
 use staunch_connectors::file;
 use staunch_core::source::{Progress, Source, SplitReader};

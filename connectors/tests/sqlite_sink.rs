@@ -1,13 +1,15 @@
 //! The SQLite sink in every crash window, with real databases, and what only databases can do wrong.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod common;
+mod by_hand;
 
-use common::MemoryStorage;
-use common::life::{Life, Row, Target, row, rows};
+use by_hand::run;
 use serde::Serialize;
 use staunch_connectors::sqlite::{self, Table};
 use staunch_core::sink::{CommitError, Sink, SinkWriter};
+use staunch_testing::conformance::Can;
+use staunch_testing::conformance::sink::{Life, Row, Target, committable, row, rows};
+use staunch_testing::storage::MemoryStorage;
 use tempfile::TempDir;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, name TEXT NOT NULL)";
@@ -33,10 +35,15 @@ impl Database {
 }
 
 impl Target for Database {
+    type Record = Row;
     type Sink = Table<Row>;
 
     fn sink(&self) -> Table<Row> {
         sqlite::table(self.path(), "rows").create(CREATE)
+    }
+
+    fn record(&self, n: u64) -> Row {
+        row(n)
     }
 
     fn visible(&self) -> Vec<Row> {
@@ -47,16 +54,12 @@ impl Target for Database {
         rows.map(Result::unwrap).collect()
     }
 
-    fn leftovers(&self, storage: &MemoryStorage) -> usize {
-        storage.names().len()
-    }
-
-    fn lose_prepared(&self, storage: &MemoryStorage) {
-        storage.names().iter().for_each(|name| storage.lose(name));
+    fn lose_next_answer(&self, _: &MemoryStorage) -> Can {
+        Can::Not("the database is in the process, and its answers are not lost")
     }
 }
 
-windows!(database());
+staunch_testing::sink_conformance!(database());
 
 fn refused(result: Result<(), CommitError>) -> String {
     match result {
@@ -73,11 +76,11 @@ async fn fails(sink: &impl Sink, life: &Life<Database>) -> String {
 
 #[test]
 fn the_database_keeps_the_token_of_each_instance() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(database());
         let mut start = life.start(&[]).await.unwrap();
-        start.write(rows(0..4)).await;
-        let listed = start.prepare(9).await;
+        start.write(rows(0..4)).await.unwrap();
+        let listed = start.prepare(9).await.unwrap();
         start.commit(&listed).await.unwrap();
         let sql =
             "SELECT group_concat(instance || ':' || checkpoint || ':' || lineage) FROM _staunch_commits";
@@ -95,7 +98,7 @@ fn an_upsert_replaces_rows_by_key() {
         total: Option<f64>,
         tags: Vec<u32>,
     }
-    common::run(async {
+    run(async {
         let life = Life::new(database());
         let sink = sqlite::table::<Total>(life.target.path(), "totals")
             .create("CREATE TABLE IF NOT EXISTS totals (customer, minute, Total, tags, UNIQUE (customer, minute))")
@@ -108,7 +111,7 @@ fn an_upsert_replaces_rows_by_key() {
         for (checkpoint, value) in [(1, Some(1.5)), (2, None), (3, Some(2.5))] {
             writer.write(vec![total("a", 1, value), total("b", 1, value)]).await.unwrap();
             let prepared = writer.prepare(staunch_core::CheckpointId(checkpoint)).await.unwrap().remove(0);
-            committer.commit(&[common::life::committable(checkpoint, 0, 1, prepared)]).await.unwrap();
+            committer.commit(&[committable(checkpoint, 0, 1, &prepared).unwrap()]).await.unwrap();
         }
         let sql = "SELECT count(*), sum(total), max(tags) FROM totals";
         let found: (u32, f64, String) =
@@ -119,7 +122,7 @@ fn an_upsert_replaces_rows_by_key() {
 
 #[test]
 fn what_is_wrong_with_the_table_is_said_at_the_start() {
-    common::run(async {
+    run(async {
         let life = Life::new(database());
         let path = life.target.path();
         let why = fails(&sqlite::table::<Row>(&path, "rows"), &life).await;
@@ -140,7 +143,7 @@ fn what_is_wrong_with_the_table_is_said_at_the_start() {
 
 #[test]
 fn a_record_that_does_not_fit_the_table_is_refused_before_it_is_staged() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(database());
         life.target.run("CREATE TABLE rows (id, title)");
         let mut start = life.start(&[]).await.unwrap();
@@ -154,12 +157,12 @@ fn a_record_that_does_not_fit_the_table_is_refused_before_it_is_staged() {
 
 #[test]
 fn a_row_that_the_database_refuses_is_named_and_none_of_its_epoch_is_written() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(database());
         life.instances = 1;
         let mut start = life.start(&[]).await.unwrap();
-        start.write(vec![row(1), row(2), row(1)]).await;
-        let listed = start.prepare(1).await;
+        start.write(vec![row(1), row(2), row(1)]).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
         let why = refused(start.commit(&listed).await);
         assert!(
             why.contains("UNIQUE") && why.contains("Integer(1)") && why.contains("stays staged"),
@@ -176,11 +179,11 @@ fn a_row_that_the_database_refuses_is_named_and_none_of_its_epoch_is_written() {
 
 #[test]
 fn a_locked_database_is_asked_again() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(database());
         let mut start = life.start(&[]).await.unwrap();
-        start.write(rows(0..4)).await;
-        let listed = start.prepare(1).await;
+        start.write(rows(0..4)).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
         let other = life.target.open();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         match start.commit(&listed).await {
@@ -195,11 +198,11 @@ fn a_locked_database_is_asked_again() {
 
 #[test]
 fn a_replaced_database_is_refused() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(database());
         let mut start = life.start(&[]).await.unwrap();
-        start.write(rows(0..4)).await;
-        let listed = start.prepare(1).await;
+        start.write(rows(0..4)).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
         life.target.run("DELETE FROM _staunch_fence");
         let why = refused(start.commit(&listed).await);
         assert!(why.contains("replaced"), "{why}");
@@ -208,7 +211,7 @@ fn a_replaced_database_is_refused() {
 
 #[test]
 fn a_table_of_another_run_says_how_to_start_over() {
-    common::run(async {
+    run(async {
         let mut life = Life::new(database());
         drop(life.start(&[]).await.unwrap());
         life.lineage = "life-2".into();

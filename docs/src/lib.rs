@@ -33,5 +33,8 @@ pub mod writing_a_source {}
 #[doc = include_str!("../writing-a-sink.md")]
 pub mod writing_a_sink {}
 
+#[doc = include_str!("../testing-a-connector.md")]
+pub mod testing_a_connector {}
+
 #[doc = include_str!("../operations.md")]
 pub mod operations {}
