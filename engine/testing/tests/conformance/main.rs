@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Mistakes tried at a time; they wait more than they compute.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 8;
 
 /// The names of the rules that a report says are broken.
 fn broken(report: &Report) -> BTreeSet<&'static str> {

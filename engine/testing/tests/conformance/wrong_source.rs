@@ -185,7 +185,7 @@ impl Input for Wrong {
 
     fn patience(&self) -> Duration {
         // Most mistakes cost a wait of that length, some of them many.
-        Duration::from_millis(if self.is(Mistake::None) { 5000 } else { 400 })
+        Duration::from_millis(if self.is(Mistake::None) { 5000 } else { 700 })
     }
 }
 

@@ -28,6 +28,15 @@ pub(super) struct Known<I: Input> {
     pub records: Vec<I::Record>,
 }
 
+impl<I: Input> Known<I> {
+    /// What must follow the first `read` records. A reader that handed out more than there is breaks the
+    /// rule.
+    pub fn after(&self, read: usize) -> Result<&[I::Record], Stop> {
+        let all = format!("the {} records of split `{}` and no more", self.records.len(), self.id);
+        self.records.get(read..).ok_or_else(|| Stop::broken(all, format!("{read} records")))
+    }
+}
+
 /// Where a reader stood, and what it had handed out until then.
 pub(super) struct Boundary<P> {
     pub position: P,

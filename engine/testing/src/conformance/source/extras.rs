@@ -26,12 +26,12 @@ pub fn bad_input_is_reported_and_passed_over<I: Input>(bench: &Bench<I>) -> Verd
             must(told, "a place and a reason for each piece of bad input", format_args!("{:?}", all.bad))?;
             for at in boundaries {
                 let mut rest = bench.open(&known.split, Some(&at.position))?;
-                rest.read_on(limit, known.records.len() - at.records, wanted - at.bad)?;
+                rest.read_on(limit, known.after(at.records)?.len(), wanted.saturating_sub(at.bad))?;
                 let what = || {
                     let (read, bad, id) = (at.records, at.bad, &known.id);
                     format!("split `{id}` after {read} records and {bad} pieces of bad input")
                 };
-                same(what, &known.records[at.records..], &rest.records)?;
+                same(what, known.after(at.records)?, &rest.records)?;
                 same(|| format!("bad input, {}", what()), &all.bad[at.bad..], &rest.bad)?;
             }
         }
@@ -88,7 +88,7 @@ pub fn notices_of_decisions_change_nothing_that_is_read<I: Input>(bench: &Bench<
         reading.read_some(1, known.records.len())?;
         drop(reading);
         let what = || format!("split `{}`, opened at the decided position after record {read}", known.id);
-        bench.rest_is(what, &known.split, Some(&at), 2, &known.records[read..])?;
+        bench.rest_is(what, &known.split, Some(&at), 2, known.after(read)?)?;
     }
     Ok(())
 }
@@ -139,9 +139,9 @@ pub fn j_a_later_notice_covers_a_lost_one<I: Input>(bench: &Bench<I>) -> Verdict
         let (at, read) = (first.position(), first.records.len());
         drop(first);
         let mut second = bench.open(&known.split, Some(&at))?;
-        second.read_on(1, all - read, 0)?;
+        second.read_on(1, known.after(read)?.len(), 0)?;
         let what = || format!("split `{}` after a crash that lost a notice", known.id);
-        same(what, &known.records[read..], &second.records)?;
+        same(what, known.after(read)?, &second.records)?;
         second.reader.decided(&second.reader.position());
         becomes(bench, &known.id, all)?;
     }

@@ -2,7 +2,7 @@
 
 use super::Input;
 use super::bench::{Bench, Known, LIMITS, PositionOf};
-use crate::conformance::{Stop, Verdict, must};
+use crate::conformance::{Verdict, must};
 use staunch::core::source::Progress;
 use std::time::{Duration, Instant};
 
@@ -33,10 +33,7 @@ fn leads_on<I: Input>(
         let id = &known.id;
         format!("split `{id}`, opened where a reader stood after record {read} ({limit} wanted of each poll)")
     };
-    let rest = known.records.get(read..);
-    let rest =
-        rest.ok_or_else(|| Stop::broken(format!("{} records", known.records.len()), format!("{read}")))?;
-    bench.rest_is(what, &known.split, Some(at), limit, rest)
+    bench.rest_is(what, &known.split, Some(at), limit, known.after(read)?)
 }
 
 /// A barrier may come right after a restart: then this position is the checkpoint's.

@@ -39,7 +39,7 @@ pub fn splits_and_positions_survive_as_json<I: Input>(bench: &Bench<I>) -> Verdi
         for boundary in boundaries {
             let at = through_json("position", &boundary.position)?;
             let what = || format!("split `{}`, from a position read back from JSON: {at:?}", known.id);
-            bench.rest_is(what, &split, Some(&at), 4096, &known.records[boundary.records..])?;
+            bench.rest_is(what, &split, Some(&at), 4096, known.after(boundary.records)?)?;
         }
     }
     Ok(())
@@ -144,7 +144,7 @@ pub fn new_splits_leave_the_old_ones_alone<I: Input>(bench: &Bench<I>) -> Verdic
         // As listed now, and as the checkpoint has it.
         for split in [split, &bench.splits[at].split] {
             let what = || format!("the old split `{id}` after record {read}");
-            bench.rest_is(what, split, Some(position), 4096, &bench.splits[at].records[*read..])?;
+            bench.rest_is(what, split, Some(position), 4096, bench.splits[at].after(*read)?)?;
         }
     }
     Ok(())
