@@ -106,7 +106,7 @@ fn crashes_stops_and_other_numbers_of_workers_follow_one_another() {
 #[test]
 fn what_is_not_decided_is_not_published_and_what_is_decided_is() {
     let published_after = |crash| {
-        let script = script().records(0..10).barrier().crash(crash).crash(Crash::Now).records(10..12);
+        let script = script().records(0..10_u64).barrier().crash(crash).crash(Crash::Now).records(10..12);
         let mut test = JobTest::new(totals, 3).feed("numbers", script);
         let totals = test.collect::<(u64, u64)>("totals-out");
         let _windows = test.collect::<(i64, u64)>("windows-out");
@@ -120,7 +120,7 @@ fn what_is_not_decided_is_not_published_and_what_is_decided_is() {
 
 #[test]
 fn a_point_that_is_never_passed_fails_the_test() {
-    let script = script().records(0..3).barrier().crash(Crash::At("decision.visible")).end();
+    let script = script().records(0..3_u64).barrier().crash(Crash::At("decision.visible")).end();
     let mut test = JobTest::new(totals, 3).feed("numbers", script);
     let failed = test.run_to_end().unwrap_err().to_string();
     assert!(failed.contains("never passed") && failed.contains("numbers"), "{failed}");
@@ -160,13 +160,13 @@ fn a_bug_in_a_job_shows_only_where_it_crashes() {
             .sink("out", staunch::discard::sink());
         Ok(())
     }
-    let run = |script| {
+    let run = |script: Script<u64>| {
         let mut test = JobTest::new(forgetful, Arc::default()).feed("numbers", script);
         let out = test.collect::<(u64, u64)>("out");
         test.run_to_end().unwrap();
         out.committed()
     };
-    assert_eq!(run(script().records(0..4).end()), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+    assert_eq!(run(script().records(0..4_u64).end()), [(0, 0), (1, 1), (2, 2), (3, 3)]);
     let crashed = run(script().records(0..2).crash(Crash::Now).records(2..4).end());
     assert_ne!(crashed, [(0, 0), (1, 1), (2, 2), (3, 3)], "the crash shows the bug");
 }
