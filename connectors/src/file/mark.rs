@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use staunch_core::sink::SinkContext;
-use staunch_core::{Error, Generation, Result};
+use staunch_core::{Error, Generation, Result, crash};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,12 @@ pub(super) fn pending(dir: &Path) -> PathBuf {
 
 /// Makes the entries of a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    if crash::bug("folder_sync_skipped") {
+        return Ok(());
+    }
+    File::open(dir)?.sync_all()?;
+    crash::disk::synced_folder(dir);
+    Ok(())
 }
 
 pub(super) fn failed(what: &str, path: &Path, error: impl Into<io::Error>) -> Error {
@@ -85,6 +90,8 @@ impl Mark {
     /// Makes the directory ours, or says why it cannot be.
     pub fn claim(&self, dir: &Path, fresh: bool) -> Result<()> {
         let waiting = pending(dir);
+        crash::disk::making_folder(dir);
+        crash::disk::making_folder(&waiting);
         fs::create_dir_all(&waiting).map_err(|e| failed("create the output directory", &waiting, e))?;
         self.may_claim(dir, fresh)?;
         self.write(dir).map_err(|e| failed("write the owner's file into", dir, e))
@@ -93,6 +100,7 @@ impl Mark {
     /// Checks that the directory is still ours.
     pub fn check(&self, dir: &Path) -> Result<Result<()>> {
         Ok(match Self::read(dir)? {
+            Some(_) if crash::bug("fencing_skipped") => Ok(()),
             Some(mark)
                 if mark.lineage == self.lineage
                     && mark.sink == self.sink
@@ -119,10 +127,14 @@ impl Mark {
     fn write(&self, dir: &Path) -> io::Result<()> {
         // In the folder of pending parts, where leftovers of a crash are removed.
         let new = pending(dir).join(format!("mark-g{}", self.generation));
+        let mark = dir.join(FILE);
+        crash::disk::writing(&new);
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
-        fs::rename(&new, dir.join(FILE))?;
+        crash::disk::synced(&new);
+        crash::disk::renaming(&new, &mark);
+        fs::rename(&new, mark)?;
         sync_dir(dir)?;
         match dir.canonicalize()?.parent() {
             Some(parent) => sync_dir(parent),

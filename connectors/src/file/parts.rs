@@ -100,6 +100,7 @@ impl<T, E: Encode> PartsWriter<T, E> {
         let name = format!("part-s{:010}-{instance:04}-g{generation}.{}", self.begun, E::EXTENSION);
         self.begun += 1;
         let path = self.pending.join(&name);
+        crash::disk::writing(&path);
         let file = File::create_new(&path).map_err(|e| failed("create", &path, e))?;
         Ok(Open { part: E::begin(PartFile::new(file)), name, records: 0 })
     }
@@ -129,12 +130,17 @@ impl<T: Serialize + Send + 'static, E: Encode> SinkWriter for PartsWriter<T, E> 
         let Some(Open { part, name: waiting, records }) = self.open.take() else {
             return Ok(Vec::new());
         };
-        let dir = self.pending.clone();
+        let (dir, path, instance) =
+            (self.pending.clone(), self.pending.join(&waiting), self.context.instance);
         let (bytes, crc32c) = blocking(move || {
             let PartFile { file, bytes, crc32c } = part.finish()?;
-            file.sync_all()
-                .and_then(|()| sync_dir(&dir))
-                .map_err(|e| failed("make a part durable in", &dir, e))?;
+            let durable = || {
+                crash::point_of("sink.half_flushed", instance)?;
+                file.sync_all()?;
+                crash::disk::synced(&path);
+                sync_dir(&dir)
+            };
+            durable().map_err(|e| failed("make a part durable in", &dir, e))?;
             Ok::<_, Error>((bytes, crc32c))
         })
         .await??;
@@ -217,6 +223,7 @@ fn publish(
     };
     match (length(&waiting)?, length(&published)?) {
         (Some(found), None) if found == part.bytes => {
+            crash::disk::renaming(&waiting, &published);
             fs::rename(&waiting, &published).map_err(|e| CommitError::Retry(failed("publish", &waiting, e)))
         }
         (None, Some(found)) if found == part.bytes => Ok(()),
@@ -253,6 +260,7 @@ fn remove_unlisted(
                 path.display()
             )),
         }
+        crash::pass("recovery.some_orphans_removed");
     }
     sync_dir(pending)?;
     lines.sort_unstable();

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use staunch_core::sink::SinkContext;
 use staunch_core::staged::Token;
-use staunch_core::{CheckpointId, Error, Generation, Result};
+use staunch_core::{CheckpointId, Error, Generation, Result, crash};
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _staunch_fence (
@@ -77,7 +77,7 @@ pub(super) fn committed(
         Some((other, _)) if other != *lineage => {
             return Ok(Err(another_run(place, job, sink, &other, lineage)));
         }
-        Some((_, current)) if current != *generation => {
+        Some((_, current)) if current != *generation && !crash::bug("fencing_skipped") => {
             return Ok(Err(fenced(place, sink, current, *generation)));
         }
         Some(_) => {}

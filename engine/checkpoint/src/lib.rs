@@ -30,7 +30,8 @@ mod testing;
 pub use coordinator::{Action, Coordinator, Event, Part, Parts, Published, Report, Setup, StopReason};
 pub use ids::{CheckpointId, Generation, Slot};
 pub use manifest::{
-    Committable, FileKind, FileRef, Kind, Manifest, Shard, SinkPart, SourcePart, SplitPart, StatePart,
+    Committable, FileKind, FileRef, Guarantee, Kind, Manifest, Shard, SinkPart, SourcePart, SplitPart,
+    StatePart,
 };
 pub use record::{Fence, Record, RecordError, parse_slot, slot_name};
 pub use recovery::{Recovery, RecoveryError, Start, recover};

@@ -35,6 +35,29 @@ pub struct Manifest {
     pub states: BTreeMap<String, StatePart>,
     /// Prepared output that is not known to be committed, by sink name.
     pub sinks: BTreeMap<String, SinkPart>,
+    /// What the job promised when it took this, or ever before: a checkpoint that may hold the effect of
+    /// a record twice never becomes one that does not.
+    #[serde(default, skip_serializing_if = "Guarantee::is_exactly_once")]
+    pub guarantee: Guarantee,
+}
+
+/// How often the effect of a record shows, at the least and at the most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantee {
+    /// Once.
+    #[default]
+    ExactlyOnce,
+    /// Once, and after a crash perhaps again.
+    AtLeastOnce,
+}
+
+impl Guarantee {
+    /// Whether it is the stronger one.
+    #[must_use]
+    pub fn is_exactly_once(&self) -> bool {
+        *self == Guarantee::ExactlyOnce
+    }
 }
 
 /// Why a checkpoint was taken.

@@ -2,7 +2,8 @@
 
 use crate::ids::{CheckpointId, Generation, Slot};
 use crate::manifest::{
-    self, Committable, FileKind, FileRef, Kind, Manifest, Shard, SinkPart, SourcePart, SplitPart, StatePart,
+    self, Committable, FileKind, FileRef, Guarantee, Kind, Manifest, Shard, SinkPart, SourcePart, SplitPart,
+    StatePart,
 };
 use crate::record::{self, Fence, Record};
 
@@ -22,6 +23,7 @@ pub(crate) fn manifest(checkpoint: u32, generation: u64, pending: &[u32]) -> Man
         sources: [("in".to_owned(), SourcePart { splits: vec![split("a", u64::from(checkpoint))] })].into(),
         states: [("counts".to_owned(), StatePart { schema: "u64 -> u64".into(), shards: Vec::new() })].into(),
         sinks: [("out".to_owned(), SinkPart { pending })].into(),
+        guarantee: Guarantee::ExactlyOnce,
     }
 }
 

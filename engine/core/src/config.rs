@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use staunch_checkpoint::Guarantee;
 /// Which checkpoint to begin from.
 pub use staunch_checkpoint::recovery::From as StartFrom;
 
@@ -39,6 +40,10 @@ pub struct RunConfig {
     pub step: Duration,
     /// How long committing may be retried before the job stops.
     pub commit_timeout: Duration,
+    /// At least once: no step waits for the barrier of its other inputs. What it takes of the next epoch
+    /// meanwhile is in the checkpoint, and is read again after a crash: nothing is lost, but effects of
+    /// such records show twice, in state and in output. A later run exactly once is refused.
+    pub guarantee: Guarantee,
 }
 
 impl RunConfig {
@@ -59,6 +64,7 @@ impl RunConfig {
             inflight_bytes: 16 << 20,
             step: Duration::from_millis(5),
             commit_timeout: Duration::from_secs(60),
+            guarantee: Guarantee::ExactlyOnce,
         }
     }
 }

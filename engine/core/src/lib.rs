@@ -27,7 +27,7 @@ pub mod staged;
 pub mod stream;
 pub mod time;
 
-pub use config::{RunConfig, StartFrom};
+pub use config::{Guarantee, RunConfig, StartFrom};
 pub use control::{Controls, Request};
 pub use error::{Error, Result};
 pub use job::Job;

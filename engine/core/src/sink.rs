@@ -15,7 +15,6 @@
 //! Dropping a writer or a committer never publishes or removes anything.
 
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
 use staunch_checkpoint::{CheckpointId, Committable, Generation};
 use staunch_state::storage::Storage;
 use std::future::Future;
@@ -49,15 +48,8 @@ pub trait Sink: Send + Sync + 'static {
     }
 }
 
-/// What a sink promises.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Guarantee {
-    /// The target shows the effect of every record once.
-    ExactlyOnce,
-    /// After a crash the target may show the records since the last checkpoint again.
-    AtLeastOnce,
-}
+/// What a sink promises, or a whole job.
+pub use staunch_checkpoint::Guarantee;
 
 /// Writes on one worker. Calls come one at a time and in order.
 pub trait SinkWriter: Send + 'static {

@@ -364,6 +364,7 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
             let orphan = |name: &String| !keep.contains(name) && generation_of(name) <= Some(generation);
             let remove = |name: String| {
                 storage.delete(&name)?;
+                crate::crash::pass("recovery.some_orphans_removed");
                 Ok(format!("sink `{sink}`: removed {name}, staged for a checkpoint that was never decided"))
             };
             storage.list(&folder(&sink))?.into_iter().filter(orphan).map(remove).collect()

@@ -13,12 +13,16 @@ pub use lock::DirectoryLock;
 
 use crate::error::StateError;
 use crate::storage::{Put, Storage, StorageError};
-use staunch_crash::point;
+use staunch_crash::{bug, disk, point};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Error, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+/// Crash points while a blob is written, and while a record is.
+const BLOB: [&str; 3] = ["storage.temporary_torn", "storage.temporary_written", "storage.temporary_synced"];
+const RECORD: [&str; 3] = ["decision.torn", "decision.temporary_written", "decision.temporary_synced"];
 
 /// A [`Storage`] in a directory.
 #[derive(Debug)]
@@ -36,6 +40,7 @@ impl Directory {
     /// It cannot be made, read or synced.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StateError> {
         let path = path.into();
+        disk::making_folder(&path);
         fs::create_dir_all(&path).map_err(StateError::io("create the directory", &path))?;
         let root = path.canonicalize().map_err(StateError::io("open the directory", &path))?;
         for folder in root.ancestors() {
@@ -48,6 +53,7 @@ impl Directory {
             }
         }
         let temporary = root.join(temporary::FOLDER);
+        disk::making_folder(&temporary);
         fs::create_dir_all(&temporary).map_err(StateError::io("create the folder", &temporary))?;
         temporary::clean(&temporary)?;
         Ok(Self { root, durable: Mutex::default() })
@@ -108,6 +114,7 @@ impl Directory {
         if durable.contains(folder) && folder.is_dir() {
             return Ok(());
         }
+        disk::making_folder(folder);
         fs::create_dir_all(folder)?;
         // Also folders that another process made and may not have synced yet.
         for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.root)) {
@@ -121,14 +128,21 @@ impl Directory {
         file.parent().unwrap_or(&self.root)
     }
 
-    /// Writes a synced temporary file.
-    fn stage(&self, bytes: &[u8]) -> Result<temporary::Temporary, Error> {
+    /// Writes a synced temporary file, passing crash points when half of it is written, all of it, and when
+    /// it is synced.
+    fn stage(&self, bytes: &[u8], points: [&'static str; 3]) -> Result<temporary::Temporary, Error> {
         let staged = temporary::Temporary::new(&self.root);
+        disk::writing(staged.path());
         let mut file = File::options().write(true).create_new(true).open(staged.path())?;
-        file.write_all(bytes)?;
-        point("storage.temporary_written")?;
+        let [torn, written, synced] = points;
+        let (half, rest) = bytes.split_at(bytes.len() / 2);
+        file.write_all(half)?;
+        point(torn)?;
+        file.write_all(rest)?;
+        point(written)?;
         file.sync_all()?;
-        point("storage.temporary_synced")?;
+        disk::synced(staged.path());
+        point(synced)?;
         Ok(staged)
     }
 
@@ -141,6 +155,7 @@ impl Directory {
         staged: &temporary::Temporary,
     ) -> Result<(), StorageError> {
         self.make_folder(file).map_err(self.failed("make the folder of", name))?;
+        disk::renaming(staged.path(), file);
         fs::rename(staged.path(), file).map_err(self.failed(action, name))?;
         point("storage.visible")
             .and_then(|()| sync_folder(self.folder_of(file)))
@@ -151,7 +166,7 @@ impl Directory {
 impl Storage for Directory {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let file = self.file(name)?;
-        let staged = self.stage(bytes).map_err(self.failed("write", name))?;
+        let staged = self.stage(bytes, BLOB).map_err(self.failed("write", name))?;
         self.publish("write", name, &file, &staged)
     }
 
@@ -159,7 +174,12 @@ impl Storage for Directory {
         let action = "copy a file to";
         let file = self.file(name)?;
         let staged = temporary::Temporary::new(&self.root);
-        let sync = |path: &Path| File::options().write(true).open(path)?.sync_all();
+        let sync = |path: &Path| {
+            File::options().write(true).open(path)?.sync_all()?;
+            disk::synced(path);
+            Ok(())
+        };
+        disk::writing(staged.path());
         fs::hard_link(from, staged.path())
             .or_else(|_| fs::copy(from, staged.path()).map(drop))
             .and_then(|()| sync(staged.path()))
@@ -169,9 +189,9 @@ impl Storage for Directory {
 
     fn put_if_absent(&self, name: &str, bytes: &[u8]) -> Result<Put, StorageError> {
         let file = self.file(name)?;
-        let staged = self.stage(bytes).map_err(self.failed("create", name))?;
-        point("decision.temporary_synced").map_err(self.failed("create", name))?;
+        let staged = self.stage(bytes, RECORD).map_err(self.failed("create", name))?;
         self.make_folder(&file).map_err(self.failed("make the folder of", name))?;
+        disk::linking(staged.path(), &file);
         let put = match fs::hard_link(staged.path(), &file) {
             Ok(()) => Put::Created,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Put::Exists,
@@ -239,7 +259,12 @@ impl Storage for Directory {
 }
 
 fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder)?.sync_all()
+    if bug("folder_sync_skipped") {
+        return Ok(());
+    }
+    File::open(folder)?.sync_all()?;
+    disk::synced_folder(folder);
+    Ok(())
 }
 
 /// Adds the names of all files below a folder; one that is not there is empty.

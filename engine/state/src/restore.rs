@@ -67,6 +67,7 @@ pub fn restore_table<K: StateKey, N: Namespace, V: StateValue>(
         }
         for file in &snapshots {
             stats.entries += load_snapshot(table, storage, file)?;
+            staunch_crash::pass("recovery.file_loaded");
         }
         stats.files += shard.files.len() as u64;
         stats.bytes += shard.files.iter().map(|file| file.bytes).sum::<u64>();

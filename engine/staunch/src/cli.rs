@@ -3,7 +3,7 @@
 use crate::{http, signals};
 use clap::{Args, Parser, ValueEnum};
 use staunch_core::error::Kind;
-use staunch_core::{Controls, Error, Job, Metrics, Outcome, Result, RunConfig, StartFrom};
+use staunch_core::{Controls, Error, Guarantee, Job, Metrics, Outcome, Result, RunConfig, StartFrom};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,12 +66,31 @@ struct EngineArgs {
     /// Abandon a checkpoint that takes longer.
     #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = crate::duration)]
     checkpoint_timeout: Duration,
+    /// What to promise. At least once, steps do not wait for each other at a checkpoint, and after a crash
+    /// effects of some records show twice.
+    #[arg(long, default_value = "exactly-once", value_name = "GUARANTEE")]
+    guarantee: GuaranteeArg,
     /// Name of the job, kept in its checkpoints [default: the program's name]
     #[arg(long, value_name = "NAME")]
     job_name: Option<String>,
     /// How to write the log to standard error; RUST_LOG chooses what.
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     log: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GuaranteeArg {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+impl From<GuaranteeArg> for Guarantee {
+    fn from(arg: GuaranteeArg) -> Self {
+        match arg {
+            GuaranteeArg::ExactlyOnce => Guarantee::ExactlyOnce,
+            GuaranteeArg::AtLeastOnce => Guarantee::AtLeastOnce,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -189,6 +208,7 @@ where
         state_bytes: engine.state_memory,
         groups: engine.max_parallelism,
         retained: engine.retain,
+        guarantee: engine.guarantee.into(),
         ..RunConfig::new(job.clone(), checkpoints)
     };
     let metrics = Metrics::new(&job);

@@ -1,26 +1,12 @@
-//! Checks the victim's output from outside. Knows nothing of the engine.
+//! Compares a complete job's output with what must be there: the identity audit and the prefix sums.
+//!
+//! Knows nothing of the engine. What must be there follows by arithmetic from what the victim was told to
+//! do: this is the sequential reference.
 
-use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
-
-/// A row as it stands in the output.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-pub struct Row {
-    /// Its key.
-    pub key: u64,
-    /// How many records of the key there were up to this one.
-    pub n: u64,
-    /// Sum of their indexes.
-    pub sum: u64,
-    /// The split of the record that caused it.
-    pub split: u32,
-    /// The record's index in its split.
-    pub index: u64,
-}
+use crate::rows::Row;
 
 /// What the victim was told to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expected {
     /// Records of each split.
     pub records: u64,
@@ -28,6 +14,22 @@ pub struct Expected {
     pub splits: u32,
     /// Keys.
     pub keys: u64,
+}
+
+impl Expected {
+    /// Records of all splits.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.records * u64::from(self.splits)
+    }
+
+    /// The number of a row's record among all, if there is such a record and the row is under its key.
+    #[must_use]
+    pub fn identity(&self, row: &Row) -> Option<usize> {
+        let exists = row.split < self.splits && row.index < self.records;
+        let key = row.index.wrapping_mul(31).wrapping_add(u64::from(row.split)) % self.keys;
+        (exists && key == row.key).then(|| (u64::from(row.split) * self.records + row.index) as usize)
+    }
 }
 
 /// What an audit found; all of it must be nothing.
@@ -45,96 +47,39 @@ pub struct Findings {
 
 impl Findings {
     /// Whether everything is as it must be.
+    #[must_use]
     pub fn is_clean(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Compares rows with what must be there: the identity audit and the prefix sums.
+/// Compares rows with what must be there.
+#[must_use]
 pub fn audit(expected: &Expected, rows: &[Row]) -> Findings {
     let mut findings = Findings::default();
-    let mut seen: HashMap<(u32, u64), u64> = HashMap::new();
-    let mut keys: BTreeMap<u64, Vec<&Row>> = BTreeMap::new();
+    let mut seen = vec![false; expected.total() as usize];
+    let mut real = Vec::with_capacity(rows.len());
     for row in rows {
-        let exists = row.split < expected.splits && row.index < expected.records;
-        let key = (row.index.wrapping_mul(31).wrapping_add(u64::from(row.split))) % expected.keys;
-        if !exists || key != row.key {
-            findings.foreign += 1;
-            continue;
-        }
-        *seen.entry((row.split, row.index)).or_default() += 1;
-        keys.entry(row.key).or_default().push(row);
-    }
-    findings.doubled = seen.values().map(|times| times - 1).sum();
-    findings.missing = expected.records * u64::from(expected.splits) - seen.len() as u64;
-    for rows in keys.values_mut() {
-        rows.sort_by_key(|row| row.n);
-        let mut sum = 0;
-        for (at, row) in rows.iter().enumerate() {
-            sum += row.index;
-            if row.n != at as u64 + 1 || row.sum != sum {
-                findings.wrong_prefix += 1;
+        match expected.identity(row) {
+            None => findings.foreign += 1,
+            Some(record) => {
+                findings.doubled += u64::from(std::mem::replace(&mut seen[record], true));
+                real.push((row.key, row.n, row));
             }
         }
     }
+    findings.missing = seen.iter().filter(|seen| !**seen).count() as u64;
+    real.sort_unstable_by_key(|(key, n, _)| (*key, *n));
+    let (mut key, mut n, mut sum) = (None, 0, 0);
+    for (of, _, row) in real {
+        if key != Some(of) {
+            (key, n, sum) = (Some(of), 0, 0);
+        }
+        n += 1;
+        sum += row.index;
+        findings.wrong_prefix += u64::from(row.n != n || row.sum != sum);
+    }
     findings
-}
-
-/// Names and lengths of the published part files, for an observer who watches that none changes or
-/// disappears.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn published(dir: &Path) -> std::io::Result<BTreeMap<String, u64>> {
-    let mut files = BTreeMap::new();
-    if !dir.exists() {
-        return Ok(files);
-    }
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("part-") {
-            files.insert(name, entry.metadata()?.len());
-        }
-    }
-    Ok(files)
-}
-
-/// The rows of all published part files.
-///
-/// # Errors
-/// A file cannot be read, or a line is no row.
-pub fn rows_of_files(dir: &Path) -> std::io::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for name in published(dir)?.into_keys() {
-        for line in std::fs::read_to_string(dir.join(&name))?.lines() {
-            let row = serde_json::from_str(line)
-                .map_err(|e| std::io::Error::other(format!("{name}: {line:?} is no row: {e}")))?;
-            rows.push(row);
-        }
-    }
-    Ok(rows)
-}
-
-/// The rows of the table.
-///
-/// # Errors
-/// The database cannot be read.
-pub fn rows_of_table(database: &Path) -> rusqlite::Result<Vec<Row>> {
-    let connection = rusqlite::Connection::open(database)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
-    let mut query = connection.prepare("SELECT key, n, sum, split, \"index\" FROM rows")?;
-    let rows = query.query_map([], |row| {
-        let number = |at| row.get::<_, i64>(at).map(|n| n as u64);
-        Ok(Row {
-            key: number(0)?,
-            n: number(1)?,
-            sum: number(2)?,
-            split: number(3)? as u32,
-            index: number(4)?,
-        })
-    })?;
-    rows.collect()
 }
 
 #[cfg(test)]

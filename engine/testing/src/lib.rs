@@ -14,20 +14,34 @@
 //! What breaks real processes on purpose, and checks what came out:
 //!
 //! - the binary `victim` is a job whose every output names its input, into files and into SQLite;
-//! - [`audit`] checks its output. It shares no code with the engine: it reads files and tables, and
-//!   knows by arithmetic what must be in them;
-//! - [`victim`] starts the victim, kills it, stops it, and starts it again;
-//! - [`matrix`] does so at every crash point.
+//! - [`oracle`] says what must hold. [`audit`] (identity and prefix sums), [`observer`] and [`quiescence`]
+//!   look; they share no code with the engine: they read files and tables ([`rows`]), and know by arithmetic
+//!   what must be in them;
+//! - [`victim`] starts the victim and judges it; [`process`] kills, stops and wakes, [`power`] takes away
+//!   what was not synced;
+//! - [`matrix`] breaks it at every crash point, [`soak`] at random moments for as long as one likes;
+//! - [`figures`] says where published figures come from.
+//!
+//! Commands: `crash_matrix` runs every case of the matrix, `soak` runs until it has killed enough. Results
+//! that were published are in `results/`.
 
 pub mod audit;
 pub mod conformance;
+pub mod figures;
 #[cfg(feature = "crash-points")]
 pub mod job_test;
 pub mod matrix;
+pub mod observer;
 #[cfg(feature = "crash-points")]
 pub mod operator_test;
+pub mod oracle;
+pub mod power;
+pub mod process;
+pub mod quiescence;
+pub mod rows;
 #[cfg(feature = "crash-points")]
 pub mod simulation;
+pub mod soak;
 pub mod storage;
 pub mod victim;
 

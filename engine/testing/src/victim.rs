@@ -1,64 +1,97 @@
-//! Starting, stopping and killing the victim.
+//! The victim's place on disk, over all its lives, and how a life is begun.
 
 use crate::audit::{self, Expected, Findings};
-use std::collections::BTreeMap;
+use crate::oracle::{Evidence, Failure, Oracle};
+use crate::{power, quiescence, rows};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-/// A victim's place on disk, over all its lives.
-#[derive(Debug)]
+/// A checkpoint that is not complete after this long is abandoned: short, so that lost acknowledgements
+/// cost little.
+pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// Where the victim writes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sinks {
+    /// Into part files and into SQLite.
+    Both,
+    /// Into SQLite only.
+    Table,
+}
+
+impl Sinks {
+    pub(crate) fn files(self) -> bool {
+        self == Sinks::Both
+    }
+}
+
+/// A victim, over all its lives.
+#[derive(Clone, Debug)]
 pub struct Victim {
     program: PathBuf,
     dir: PathBuf,
     /// What it is to do.
     pub expected: Expected,
-    /// Records a second on each worker.
-    pub rate: u64,
+    /// Where to.
+    pub sinks: Sinks,
+    /// Records a second, on all workers together; `None`: as many as it can.
+    pub rate: Option<u64>,
     /// Time between checkpoints, as an argument.
     pub every: String,
+    /// Whether it only promises to lose nothing.
+    pub at_least_once: bool,
+    /// Whether what it writes and syncs is recorded, for [`Victim::cut_power`].
+    pub disk_log: bool,
     /// A bug planted in all lives, see the crate `staunch-crash`.
     pub bug: Option<&'static str>,
-    /// Published files as last seen.
-    published: BTreeMap<String, u64>,
     lives: u32,
 }
 
 /// How one life is to go.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
-    /// Worker threads; 0 is taken as 2.
+    /// Worker threads; 0 is taken as 1.
     pub workers: u32,
-    /// `NAME:ACTION:NTH`, see the crate `staunch-crash`.
+    /// What is armed, see the crate `staunch-crash`.
     pub crash: Option<String>,
 }
 
 impl Victim {
     /// A victim that has not lived yet, in an empty directory.
-    pub fn new(program: impl Into<PathBuf>, dir: impl Into<PathBuf>, expected: Expected) -> Self {
+    #[must_use]
+    pub fn new(program: &Path, dir: &Path, expected: Expected) -> Self {
         Self {
-            program: program.into(),
-            dir: dir.into(),
+            program: program.to_owned(),
+            dir: dir.to_owned(),
             expected,
-            rate: 20_000,
+            sinks: Sinks::Both,
+            rate: Some(20_000),
             every: "20ms".into(),
+            at_least_once: false,
+            disk_log: false,
             bug: None,
-            published: BTreeMap::new(),
             lives: 0,
         }
     }
 
-    fn output(&self) -> PathBuf {
+    /// Where part files are published.
+    #[must_use]
+    pub fn output(&self) -> PathBuf {
         self.dir.join("output")
     }
 
-    fn database(&self) -> PathBuf {
+    /// The database with the table.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
         self.dir.join("rows.db")
     }
 
-    fn checkpoints(&self) -> PathBuf {
+    /// The checkpoint directory.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
         self.dir.join("checkpoints")
     }
 
@@ -66,9 +99,26 @@ impl Victim {
         self.dir.join("hits")
     }
 
+    fn disk_log_file(&self) -> PathBuf {
+        self.dir.join("disk-log")
+    }
+
+    /// What a life said; the newest is the number of [`Victim::lives`].
+    #[must_use]
+    pub fn log(&self, life: u32) -> String {
+        fs::read_to_string(self.dir.join(format!("log-{life}"))).unwrap_or_default()
+    }
+
     /// What the last life said.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join(format!("log-{}", self.lives))).unwrap_or_default()
+    #[must_use]
+    pub fn last_log(&self) -> String {
+        self.log(self.lives)
+    }
+
+    /// How many lives have begun.
+    #[must_use]
+    pub fn lives(&self) -> u32 {
+        self.lives
     }
 
     /// Begins a life.
@@ -79,14 +129,13 @@ impl Victim {
         self.lives += 1;
         let log = File::create(self.dir.join(format!("log-{}", self.lives)))?;
         let Expected { records, splits, keys } = self.expected;
+        let workers = u64::from(life.workers.max(1));
         let mut command = Command::new(&self.program);
         command
             .args(["--job-name", "victim", "--checkpoint-every", &self.every])
+            .args(["--checkpoint-timeout", &format!("{}ms", CHECKPOINT_TIMEOUT.as_millis())])
             .args(["--records", &records.to_string(), "--splits", &splits.to_string()])
-            .args(["--keys", &keys.to_string(), "--rate", &self.rate.to_string()])
-            .args(["--workers", &life.workers.max(1).to_string()])
-            .arg("--output")
-            .arg(self.output())
+            .args(["--keys", &keys.to_string(), "--workers", &workers.to_string()])
             .arg("--sqlite")
             .arg(self.database())
             .arg("--checkpoints")
@@ -94,9 +143,22 @@ impl Victim {
             .env("STAUNCH_CRASH_HITS", self.hits_file())
             .env_remove("STAUNCH_CRASH")
             .env_remove("STAUNCH_BUG")
+            .env_remove("STAUNCH_DISK_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
+        if self.sinks.files() {
+            command.arg("--output").arg(self.output());
+        }
+        if let Some(rate) = self.rate {
+            command.args(["--rate", &(rate / workers).max(1).to_string()]);
+        }
+        if self.at_least_once {
+            command.args(["--guarantee", "at-least-once"]);
+        }
+        if self.disk_log {
+            command.env("STAUNCH_DISK_LOG", self.disk_log_file());
+        }
         if let Some(bug) = self.bug {
             command.env("STAUNCH_BUG", bug);
         }
@@ -106,10 +168,15 @@ impl Victim {
         command.spawn()
     }
 
-    /// How often a crash point was passed in all lives so far.
-    pub fn hits(&self, point: &str) -> usize {
+    /// How often a crash point was passed in all lives so far, by one worker if one is given.
+    #[must_use]
+    pub fn hits(&self, point: &str, worker: Option<u32>) -> u32 {
         let hits = fs::read_to_string(self.hits_file()).unwrap_or_default();
-        hits.lines().filter(|line| *line == point).count()
+        let here = |line: &&str| {
+            let (name, of) = line.split_once(' ').map_or((*line, None), |(name, of)| (name, of.parse().ok()));
+            name == point && (worker.is_none() || of == worker)
+        };
+        hits.lines().filter(here).count() as u32
     }
 
     /// Makes a further start possible while a stopped process still holds the lock, as on a storage
@@ -121,91 +188,51 @@ impl Victim {
         fs::remove_file(self.checkpoints().join("lock"))
     }
 
-    /// The observer: nothing that was published may change or disappear.
+    /// Takes away what a power cut would have taken, now that no life is left; see [`power`].
     ///
     /// # Errors
-    /// It did, or the directory cannot be read.
-    pub fn observe(&mut self) -> Result<(), String> {
-        let now = audit::published(&self.output()).map_err(|e| e.to_string())?;
-        for (name, bytes) in &self.published {
-            if now.get(name) != Some(bytes) {
-                return Err(format!("published file {name} changed or disappeared"));
-            }
-        }
-        self.published = now;
-        Ok(())
+    /// The log of the disk cannot be read, or something cannot be taken away.
+    pub fn cut_power(&self) -> io::Result<usize> {
+        power::cut(&self.disk_log_file(), &self.dir)
     }
 
-    /// The audits, once the job is complete: identity and prefix sums of both sinks, and quiescence.
+    /// The identity audit and the prefix sums of each sink, by its name, and the number of rows.
     ///
     /// # Errors
-    /// Something is wrong; the text says what.
-    pub fn audit(&self) -> Result<(), String> {
-        let rows = audit::rows_of_files(&self.output()).map_err(|e| e.to_string())?;
-        check("files", &audit::audit(&self.expected, &rows))?;
-        let rows = audit::rows_of_table(&self.database()).map_err(|e| e.to_string())?;
-        check("table", &audit::audit(&self.expected, &rows))?;
-        let left = leftovers(&self.output().join(".pending")) + leftovers(&self.checkpoints().join("staged"));
-        if left > 0 {
-            return Err(format!("{left} prepared files are left over"));
+    /// The output cannot be read.
+    pub fn findings(&self) -> Result<(Vec<(&'static str, Findings)>, u64), Failure> {
+        let mut all = Vec::new();
+        let table = rows::open(&self.database()).and_then(|open| rows::of_table(&open, i64::MIN));
+        all.push(("table", table.map_err(Failure::trouble)?.0));
+        if self.sinks.files() {
+            all.push(("files", rows::of_files(&self.output()).map_err(Failure::trouble)?));
         }
-        Ok(())
+        let count = all.iter().map(|(_, rows)| rows.len() as u64).sum();
+        let audit = |(sink, rows): (_, Vec<_>)| (sink, audit::audit(&self.expected, &rows));
+        Ok((all.into_iter().map(audit).collect(), count))
     }
-}
 
-fn check(sink: &str, findings: &Findings) -> Result<(), String> {
-    if findings.is_clean() { Ok(()) } else { Err(format!("{sink}: {findings:?}")) }
-}
-
-fn leftovers(dir: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries.flatten().map(|entry| if entry.path().is_dir() { leftovers(&entry.path()) } else { 1 }).sum()
-}
-
-/// Waits for the end of a process, with a limit.
-///
-/// # Errors
-/// It did not end in time (it is killed then), or cannot be waited for.
-pub fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus, String> {
-    let deadline = Instant::now() + limit;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("it did not end within {limit:?}"));
+    /// The judgement on a complete job: identity, prefix sums, quiescence.
+    ///
+    /// # Errors
+    /// An oracle found something.
+    pub fn judge(&self) -> Result<Evidence, Failure> {
+        let (all, rows) = self.findings()?;
+        for (sink, findings) in all {
+            let Findings { missing, doubled, foreign, wrong_prefix } = findings;
+            if missing + doubled + foreign > 0 {
+                let what = format!("{sink}: {missing} missing, {doubled} doubled, {foreign} foreign");
+                return Err(Failure::Violation(Oracle::Identity, what));
             }
-            Err(error) => return Err(error.to_string()),
+            if wrong_prefix > 0 {
+                let what = format!("{sink}: {wrong_prefix} rows are not the prefix of their key");
+                return Err(Failure::Violation(Oracle::PrefixSums, what));
+            }
         }
+        let left = quiescence::leftovers(self).map_err(Failure::Trouble)?;
+        if !left.is_empty() {
+            return Err(Failure::Violation(Oracle::Quiescence, left.join("; ")));
+        }
+        Ok(Evidence { rows, ..Evidence::default() })
     }
-}
-
-/// Waits until a process has stopped itself; false if it ended instead.
-///
-/// # Errors
-/// Neither happened in time.
-pub fn wait_stopped(child: &mut Child, limit: Duration) -> Result<bool, String> {
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if child.try_wait().map_err(|e| e.to_string())?.is_some() {
-            return Ok(false);
-        }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        if state == Some('T') {
-            return Ok(true);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    Err("it neither stopped nor ended".into())
-}
-
-/// Wakes a stopped process.
-pub fn wake(child: &Child) {
-    // SAFETY: `kill` takes no pointers; the child is ours and not yet waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGCONT) };
 }

@@ -151,6 +151,7 @@ impl Coordinator {
             sources,
             states: attempt.states(&self.setup.parts),
             sinks: self.output.listed(attempt.reported()),
+            guarantee: self.setup.guarantee,
         });
         let slot = self.next_slot;
         self.actions.push(Action::Publish { checkpoint, slot, manifest: manifest.clone() });

@@ -26,7 +26,7 @@ mod output;
 pub use message::{Action, Event, Part, Parts, Published, Report, StopReason};
 
 use crate::ids::{CheckpointId, Generation, Slot};
-use crate::manifest::{Kind, Manifest, SourcePart};
+use crate::manifest::{Guarantee, Kind, Manifest, SourcePart};
 use crate::retention::Entry;
 use attempt::Attempt;
 use output::Output;
@@ -59,6 +59,8 @@ pub struct Setup {
     pub retained: usize,
     /// How many checkpoints in a row may fail before the generation gives up.
     pub tolerated_failures: u32,
+    /// What the job promises; only noted in the manifests.
+    pub guarantee: Guarantee,
 }
 
 /// The state machine of one generation. See the [module](self).

@@ -1,7 +1,7 @@
 //! The rules, one by one. Every interleaving of them is in `tests/`.
 
 use super::*;
-use crate::manifest::{Committable, Shard};
+use crate::manifest::{Committable, Guarantee, Shard};
 use crate::testing::{committable, fence, manifest, shard, split};
 
 mod aborts;
@@ -28,6 +28,7 @@ fn setup() -> Setup {
         log: vec![Entry::fence(Slot(9), &fence(GENERATION, 4, None))],
         retained: 2,
         tolerated_failures: 2,
+        guarantee: Guarantee::ExactlyOnce,
     }
 }
 

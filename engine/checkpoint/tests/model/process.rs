@@ -3,8 +3,8 @@
 use crate::step::{Message, Outcome, Publish, Step};
 use crate::world::{World, position};
 use staunch_checkpoint::{
-    Action, CheckpointId, Committable, Coordinator, Event, Expiry, FileKind, FileRef, Generation, Kind, Part,
-    Published, Record, Recovery, Report, Setup, Shard, SplitPart, StopReason, log, retention,
+    Action, CheckpointId, Committable, Coordinator, Event, Expiry, FileKind, FileRef, Generation, Guarantee,
+    Kind, Part, Published, Record, Recovery, Report, Setup, Shard, SplitPart, StopReason, log, retention,
 };
 use std::collections::VecDeque;
 
@@ -143,6 +143,7 @@ impl Process {
             log: recovery.log,
             retained: 1,
             tolerated_failures: 3,
+            guarantee: Guarantee::ExactlyOnce,
         };
         let mut coordinator = Coordinator::new(setup);
         let actions = coordinator.start();

@@ -119,6 +119,7 @@ impl CommitTask {
                     if wall::now() < deadline && !self.shared.is_stopping() {
                         tracing::warn!(sink = self.sink, %error, ?wait, "commit failed, trying again");
                         tokio::time::sleep(wait).await;
+                        crash::pass("commit.again");
                         wait = (wait * 2).min(LONGEST_WAIT);
                         continue;
                     }

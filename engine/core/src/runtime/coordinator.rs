@@ -4,6 +4,7 @@
 //! decided in `staunch_checkpoint`.
 
 use super::log::Log;
+use super::planted;
 use super::shared::{Message, Shared};
 use super::wall;
 use crate::control::{Controls, Request};
@@ -110,7 +111,10 @@ impl Driver {
         self.carry_out(actions);
         while self.state.over.is_none() && !self.protocol.is_recommitted() {
             match self.shared.io.wait(&self.messages) {
-                Some(Message::Protocol(event)) => self.feed(event),
+                Some(Message::Protocol(event)) => {
+                    self.feed(event);
+                    crash::pass("recovery.some_recommitted");
+                }
                 Some(Message::Failed) | None => break,
                 Some(_) => {}
             }
@@ -293,7 +297,13 @@ impl Driver {
             }
             self.state.epochs.retain(|epoch, _| *epoch > upto.0);
         }
-        let actions = self.protocol.handle(event, wall::unix_ms());
+        let committed = matches!(event, Event::Committed { .. });
+        let neighbour = planted::counted_twice(&event, self.shared.config.workers);
+        let mut actions = self.protocol.handle(event, wall::unix_ms());
+        actions.extend(neighbour.into_iter().flat_map(|ack| self.protocol.handle(ack, wall::unix_ms())));
+        if committed && self.protocol.committables_pending() == 0 {
+            crash::pass("commit.all_done");
+        }
         self.carry_out(actions);
     }
 
@@ -303,6 +313,10 @@ impl Driver {
                 Action::Barrier { checkpoint, kind } => self.barrier(checkpoint, &kind),
                 Action::Publish { checkpoint, slot, manifest } => {
                     crash::pass("decision.due");
+                    if self.protocol.committables_pending() > 0 {
+                        crash::pass("decision.while_pending");
+                    }
+                    planted::commit_early(&manifest, &self.committers);
                     let outcome = self.log.publish(slot, &manifest);
                     self.state.publishing = Some((slot, manifest));
                     self.state.reread_wait = Duration::from_millis(50);
@@ -318,7 +332,10 @@ impl Driver {
                 }
                 Action::Commit { sink, committables } => match self.committers.get(&sink) {
                     // The task outlives this thread's work: it is joined after it.
-                    Some(committer) => drop(committer.send(committables)),
+                    Some(committer) => {
+                        drop(committer.send(committables));
+                        crash::pass("decision.some_told");
+                    }
                     None => self.over(Err(Error::internal(format!("sink `{sink}` has no committer")))),
                 },
                 Action::Aborted { checkpoint, reason } => {
@@ -334,6 +351,7 @@ impl Driver {
     }
 
     fn barrier(&mut self, checkpoint: CheckpointId, kind: &Kind) {
+        crash::pass("barrier.due");
         let now = wall::now();
         tracing::debug!(checkpoint = checkpoint.0, ?kind, "checkpoint begins");
         self.state.barrier_activity = self.shared.clock.activity();
@@ -385,6 +403,7 @@ impl Driver {
         }
         self.shared.decided.store(checkpoint.0, SeqCst);
         self.shared.clock.wake_workers();
+        crash::pass("decision.sources_told");
     }
 
     fn expire(&mut self, mut expiry: Expiry) {
@@ -398,10 +417,10 @@ impl Driver {
         let deletion = self.shared.io.beside(move || {
             let names = expiry.slots.iter().map(|slot| log.name(*slot)).chain(expiry.files);
             for name in names {
-                crash::pass("expire.some_deleted");
                 if let Err(error) = shared.storage.delete(&name) {
                     tracing::warn!(%error, "an expired checkpoint's file was not deleted");
                 }
+                crash::pass("expire.some_deleted");
             }
         });
         self.state.expiring.retain(|deletion| !deletion.is_finished());

@@ -1,5 +1,6 @@
 //! The checkpoint log in the checkpoint storage: reading it, and creating slots in it.
 
+use crate::crash;
 use crate::error::{Error, Result};
 use staunch_checkpoint::{Manifest, Published, Record, Slot, log, parse_slot, slot_name};
 use staunch_state::storage::{Put, Storage, StorageError};
@@ -76,6 +77,7 @@ impl Log {
         let record = Record::Checkpoint(Box::new(manifest.clone()));
         match self.create(slot, &record) {
             Ok(Put::Created) => self.confirm(slot),
+            Ok(Put::Exists) if crash::bug("fencing_skipped") => Published::Created,
             Ok(Put::Exists) => self.recognise(slot, manifest),
             Err(StorageError::Unknown { source, .. }) => Published::Unknown(source.to_string()),
             Err(error) => Published::Failed(error.to_string()),
@@ -122,6 +124,7 @@ impl Log {
 
     fn confirm(&self, slot: Slot) -> Published {
         match self.slots() {
+            Ok(_) if crash::bug("fencing_skipped") => Published::Created,
             Ok(listed) => log::confirm(slot, &listed),
             Err(error) => Published::Unknown(error.to_string()),
         }

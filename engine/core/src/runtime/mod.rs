@@ -18,6 +18,7 @@ mod generation;
 mod io;
 mod log;
 mod marks;
+mod planted;
 mod recovery;
 mod routing;
 mod shared;

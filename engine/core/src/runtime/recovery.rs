@@ -6,7 +6,7 @@ use super::worker::Registry;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use staunch_checkpoint::{
-    Generation, Manifest, Record, Recovery, recover, recovery::Start, retention::orphans,
+    Generation, Guarantee, Manifest, Record, Recovery, recover, recovery::Start, retention::orphans,
 };
 use staunch_state::{schema_diff, storage::Storage};
 use std::collections::BTreeSet;
@@ -59,6 +59,7 @@ pub(crate) fn take_over(
         })?;
         if let Some((_, manifest)) = &recovery.restore {
             check_fit(manifest, registry)?;
+            check_guarantee(manifest, config.guarantee)?;
         }
         check(&recovery)?;
         if log.claim(recovery.slot, &Record::Fence(recovery.fence.clone()))? {
@@ -99,6 +100,17 @@ fn check_fit(manifest: &Manifest, registry: &Registry) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses to promise for what was done before more than was promised then.
+fn check_guarantee(manifest: &Manifest, now: Guarantee) -> Result<()> {
+    if manifest.guarantee.is_exactly_once() || now == Guarantee::AtLeastOnce {
+        return Ok(());
+    }
+    Err(Error::job(format!(
+        "checkpoint {} was taken at least once: its state and the output so far may hold the effect of a record twice, and no later run can take that back. Go on with --guarantee at-least-once, or start anew with --from none and another output",
+        manifest.checkpoint
+    )))
 }
 
 /// Deletes state files that no retained checkpoint refers to: left-overs of crashes, and of merging.

@@ -4,10 +4,11 @@ use super::clock::Clock;
 use super::io::Io;
 use super::splits::SplitHub;
 use crate::config::RunConfig;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crossbeam_channel::Sender;
-use staunch_checkpoint::{CheckpointId, Event, FileRef, Generation, Manifest};
+use staunch_checkpoint::{CheckpointId, Event, FileRef, Generation, Manifest, Part};
 use staunch_state::storage::Storage;
 use staunch_state::{Assignment, Groups, Hand, Persister, ShardIdentity, SpillShared, StateError};
 use std::any::Any;
@@ -160,7 +161,18 @@ impl Shared {
 
     /// To the coordinator. It outlives the workers; after a failure nobody listens, and that is fine.
     pub(crate) fn tell(&self, event: Event) {
-        let _ = self.coordinator.send(Message::Protocol(event));
+        let send = |event| drop(self.coordinator.send(Message::Protocol(event)));
+        match &event {
+            Event::Ack { part, .. } => {
+                let (name, instance) = match part {
+                    Part::Source { instance, .. } => ("ack.source", *instance),
+                    Part::State { instance, .. } => ("ack.state", *instance),
+                    Part::Sink { instance, .. } => ("ack.sink", *instance),
+                };
+                crash::message(name, instance, event, send);
+            }
+            _ => send(event),
+        }
     }
 }
 

@@ -108,7 +108,7 @@ impl<T: Send + 'static> Driver<T> {
         };
         shared.spawn(name, "the writer", task.run(sink, messages));
         Self {
-            alignment: Alignment::new(shared.first_epoch.0),
+            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee),
             queue: VecDeque::new(),
             handed: VecDeque::new(),
             retired: 0,
@@ -194,9 +194,9 @@ impl WriterTask {
 
     async fn prepare<W: SinkWriter>(&self, writer: &mut W, checkpoint: CheckpointId) -> Result<()> {
         let failed = |e| Error::external("the output could not be prepared").caused_by(e);
-        crash::point("sink.preparing").map_err(failed)?;
+        crash::point_of("sink.preparing", self.context.instance).map_err(failed)?;
         let prepared = writer.prepare(checkpoint).await?;
-        crash::point("sink.prepared").map_err(failed)?;
+        crash::point_of("sink.prepared", self.context.instance).map_err(failed)?;
         let committable = |prepared: crate::sink::Prepared| Committable {
             checkpoint,
             instance: self.context.instance,

@@ -97,12 +97,14 @@ pub(crate) fn begin(
     let open_inputs = registry.sources.len() * shared.config.workers;
     let mut driver =
         Driver::new(Arc::clone(&shared), protocol, log.clone(), messages, controls, committers, open_inputs);
-    if driver.recommit()?.is_some() || finished {
+    let finished = driver.recommit()?.is_some() || finished;
+    crash::pass("recovery.recommitted");
+    // Of a complete job, too: a process that was replaced may have gone on writing until it noticed.
+    recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
+    if finished {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(None);
     }
-    crash::pass("recovery.recommitted");
-    recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
     find_splits(&shared, registry)?;
     let spill_dir = shared.spill_dir.clone();
     empty(&spill_dir)?;
@@ -219,6 +221,7 @@ fn setup(shared: &Shared, registry: &Registry, recovery: Recovery) -> Setup {
         log: recovery.log,
         retained: shared.config.retained,
         tolerated_failures: shared.config.tolerated_failures,
+        guarantee: shared.config.guarantee,
     }
 }
 

@@ -163,6 +163,9 @@ where
             step.restored(&mut table, watermark.now())?;
             tracing::debug!(step = name, worker, ?restored, "state restored");
             crash::pass("recovery.state_loaded");
+            if shared.restored.as_ref().is_some_and(|m| m.workers as usize != shared.config.workers) {
+                crash::pass("recovery.half_redistributed");
+            }
         }
         let persister = shared.persister(name, worker as u32, restored.continues)?;
         Ok(Self {
@@ -170,7 +173,7 @@ where
             step,
             table,
             persister,
-            alignment: Alignment::new(shared.first_epoch.0),
+            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee),
             marks: BTreeMap::new(),
             watermark,
             freezing: None,

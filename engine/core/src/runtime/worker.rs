@@ -67,6 +67,7 @@ where
     B: for<'s> Fn(&Job<'s>) -> Result<()>,
 {
     shared.clock.register_worker();
+    crate::crash::this_thread_is_worker(worker.index() as u32);
     let context = Rc::new(WorkerContext {
         shared: Arc::clone(shared),
         index: worker.index(),

@@ -131,7 +131,8 @@ impl Chain {
                 if is_base { (FileKind::Base, ".base") } else { (FileKind::Delta, ".delta") };
             let name = self.identity.file(checkpoint, ending);
             let put = writer.finish(&*self.storage, name, kind)?;
-            staunch_crash::point("state.file_written").map_err(StateError::io("write into", scratch))?;
+            staunch_crash::point_of("state.file_written", self.identity.worker)
+                .map_err(StateError::io("write into", scratch))?;
             written.bytes += put.bytes;
             file = Some(put);
         }

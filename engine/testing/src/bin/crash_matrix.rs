@@ -1,57 +1,59 @@
-//! Runs the whole crash matrix and prints its table: `crash_matrix VICTIM`.
+//! Runs the whole crash matrix and prints its table.
+//!
+//! Needs the feature `crash-points`, and the binary `victim` built beside it.
 
-use staunch_testing::matrix::{Case, Fault, cases, run};
-use std::collections::BTreeMap;
+use clap::Parser;
+use staunch_testing::figures;
+use staunch_testing::matrix::{cases, run_all};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
-fn main() -> ExitCode {
-    let Some(victim) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: crash_matrix VICTIM (the binary `victim`, built with the feature crash-points)");
-        return ExitCode::from(2);
-    };
-    let began = Instant::now();
-    let all = cases(true);
-    let mut table: BTreeMap<&str, BTreeMap<String, (u32, u32)>> = BTreeMap::new();
-    let mut failures = Vec::new();
-    for (number, case) in all.iter().enumerate() {
-        eprint!(
-            "\r{}/{} {} {:?} hit {} workers {}        ",
-            number + 1,
-            all.len(),
-            case.point,
-            case.fault,
-            case.nth,
-            case.workers
-        );
-        let outcome = one(case, &victim);
-        let cell = table.entry(case.point).or_default().entry(format!("{:?}", case.fault)).or_default();
-        cell.1 += 1;
-        match outcome {
-            Ok(()) => cell.0 += 1,
-            // Some points are passed less often than the case asks for; they are counted apart.
-            Err(why) if why.contains("never hit") && case.nth > 3 => cell.1 -= 1,
-            Err(why) => failures.push(format!("{case:?}: {why}")),
-        }
-    }
-    eprintln!();
-    println!("| crash point | kill | zombie | I/O error |\n|---|---|---|---|");
-    for (point, cells) in &table {
-        let cell = |fault: Fault| match cells.get(&format!("{fault:?}")) {
-            Some((passed, of)) => format!("{passed}/{of}"),
-            None => "-".to_owned(),
-        };
-        println!("| {point} | {} | {} | {} |", cell(Fault::Kill), cell(Fault::Zombie), cell(Fault::Error));
-    }
-    println!("\n{} cases, {} failures, {:?}", all.len(), failures.len(), began.elapsed());
-    for failure in &failures {
-        println!("FAILED {failure}");
-    }
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// Every crash point x fault x victim, on real processes.
+#[derive(Parser)]
+struct Args {
+    /// Only the part that `make test` runs.
+    #[arg(long)]
+    bounded: bool,
+    /// Only points whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Cases that run at the same time; they mostly wait.
+    #[arg(long, default_value_t = 4)]
+    at_once: usize,
+    /// Write the table to this file, too.
+    #[arg(long)]
+    result: Option<PathBuf>,
 }
 
-fn one(case: &Case, victim: &std::path::Path) -> Result<(), String> {
-    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-    run(case, victim, dir.path())
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let cases: Vec<_> =
+        cases(!args.bounded).into_iter().filter(|case| case.point.contains(&args.only)).collect();
+    let victim = match std::env::current_exe() {
+        Ok(program) => program.with_file_name("victim"),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let total = cases.len();
+    let results = run_all(cases, args.at_once.max(1), &victim, |ended, case, failure| {
+        if let Some(failure) = failure {
+            eprintln!("\nFAILED {case:?}: {failure}");
+        }
+        eprint!(
+            "\r{ended}/{total} {} {:?} hit {} workers {}\x1b[K",
+            case.point, case.fault, case.nth, case.workers
+        );
+    });
+    eprintln!();
+    let text = format!("# Crash matrix\n\n{}\n{}", figures::provenance(), results.to_markdown());
+    println!("{text}");
+    if let Some(file) = &args.result
+        && let Err(error) = std::fs::write(file, &text)
+    {
+        eprintln!("error: {} cannot be written: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
+    if results.failures().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

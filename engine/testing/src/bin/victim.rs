@@ -9,7 +9,7 @@ use staunch::{file, generator, prelude::*, sqlite};
 struct Args {
     /// Directory for the rows, as JSON Lines.
     #[arg(long)]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// SQLite database for the same rows, in the table `rows`.
     #[arg(long)]
     sqlite: Option<PathBuf>,
@@ -73,6 +73,8 @@ fn victim(job: &Job, args: &Args) -> Result<()> {
         let table = "CREATE TABLE IF NOT EXISTS rows (key INTEGER, n INTEGER, sum INTEGER, split INTEGER, \"index\" INTEGER)";
         rows.clone().sink("table", sqlite::table(path, "rows").create(table));
     }
-    rows.sink("files", file::json_lines(&args.output));
+    if let Some(path) = &args.output {
+        rows.sink("files", file::json_lines(path));
+    }
     Ok(())
 }

@@ -1,0 +1,87 @@
+//! Breaks the victim at random moments until it has been killed often enough, and audits every record.
+//!
+//! Needs the binary `victim` built beside it.
+
+use clap::Parser;
+use staunch_testing::audit::Expected;
+use staunch_testing::figures;
+use staunch_testing::soak::{Goal, Schedule, soak};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Random SIGKILL, restart, another number of workers, double start, zombies; every record is audited.
+#[derive(Parser)]
+struct Args {
+    /// Processes to kill.
+    #[arg(long, default_value_t = 300)]
+    kills: u64,
+    /// Records to audit.
+    #[arg(long, default_value_t = 10_000_000)]
+    records: u64,
+    /// Stop killing after this time, whatever was reached.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// The schedule.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Records of one job.
+    #[arg(long, default_value_t = 2_000_000)]
+    job_records: u64,
+    /// The control: promise only that nothing is lost, and count what is doubled.
+    #[arg(long)]
+    at_least_once: bool,
+    /// Write the figures to this file, too.
+    #[arg(long)]
+    result: Option<PathBuf>,
+    /// Only print the first so many steps of the schedule.
+    #[arg(long, value_name = "STEPS")]
+    schedule: Option<usize>,
+}
+
+const SPLITS: u32 = 4;
+const KEYS: u64 = 10_007;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(steps) = args.schedule {
+        Schedule::new(args.seed).take(steps).for_each(|step| println!("{step:?}"));
+        return ExitCode::SUCCESS;
+    }
+    let goal = Goal {
+        kills: args.kills,
+        records: args.records,
+        time: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        seed: args.seed,
+        job: Expected { records: args.job_records / u64::from(SPLITS), splits: SPLITS, keys: KEYS },
+        at_least_once: args.at_least_once,
+    };
+    match run(&goal, args.result.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nFAILED with seed {}: {error}", args.seed);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(goal: &Goal, result: Option<&std::path::Path>) -> Result<(), Box<dyn std::error::Error>> {
+    let victim = std::env::current_exe()?.with_file_name("victim");
+    let began = Instant::now();
+    let tally = soak(goal, &victim, &|tally| {
+        eprint!("\r{} s: {}\x1b[K", began.elapsed().as_secs(), tally.line());
+    })?;
+    eprintln!();
+    let title = if goal.at_least_once {
+        "# Soak, at least once: the control\n\nNothing is lost, and records are doubled: the same faults without \
+         alignment."
+    } else {
+        "# Soak\n\nNothing missing, nothing doubled, nothing foreign, every prefix right; nothing left over."
+    };
+    let text = format!("{title}\n\n{}\n{}", figures::provenance(), tally.to_markdown(began.elapsed()));
+    println!("{text}");
+    if let Some(file) = result {
+        std::fs::write(file, &text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! Runs one case, and has the oracles judge.
+
+use super::cases::{Case, Fault};
+use crate::audit::Expected;
+use crate::observer::Observer;
+use crate::oracle::{Evidence, Failure, Oracle};
+use crate::process::{kill, wait, wait_stopped, wake};
+use crate::victim::{CHECKPOINT_TIMEOUT, Life, Sinks, Victim};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// Longest time that one life may take before it counts as hanging.
+const LIFE: Duration = Duration::from_secs(60);
+/// Lives that a case may need to complete the job.
+const LIVES: u32 = 6;
+/// From the first start after the fault, output must appear within this time.
+const LIVELY: Duration = Duration::from_secs(20);
+
+/// What else a run of a case may vary.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// A bug planted in the victim, to see that it is noticed.
+    pub bug: Option<&'static str>,
+    /// Where the victim writes to.
+    pub sinks: Sinks,
+    /// Whether the victim only promises to lose nothing.
+    pub at_least_once: bool,
+}
+
+impl Setting {
+    /// As users run it.
+    pub const USUAL: Setting = Setting { bug: None, sinks: Sinks::Both, at_least_once: false };
+}
+
+/// Runs one case in an empty directory, until all five oracles have judged.
+///
+/// # Errors
+/// The point was never hit, or an oracle found something.
+pub fn run(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Result<Evidence, Failure> {
+    let mut victim = prepared(case, setting, program, dir);
+    let mut observer = Observer::start(&victim);
+    prelude(case, &mut victim)?;
+    let broken = broken(case, &mut victim, &observer);
+    if case.fault == Fault::PowerCut && broken.is_ok() {
+        // What was visible and not durable may be gone, and is published again: only the observer's
+        // power was cut, too.
+        observer.end()?;
+        victim.cut_power().map_err(Failure::trouble)?;
+        observer = Observer::start(&victim);
+    }
+    let completed = broken.and_then(|recovery| match recovery {
+        Some(recovery) => Ok(recovery),
+        None => complete(&mut victim, case.workers, &observer),
+    });
+    // Once more: a complete job cleans up after zombies, and changes nothing.
+    let again = completed.is_ok().then(|| complete(&mut victim, case.workers, &observer));
+    // First of all what the observer saw: everything else may follow from it.
+    let looks = observer.end()?;
+    let recovery = completed?;
+    again.transpose()?;
+    Ok(Evidence { looks, recovery, ..victim.judge()? })
+}
+
+/// As [`run`], without a judgement: runs the case and completes the job.
+///
+/// # Errors
+/// The point was never hit, or the job does not become complete.
+pub fn run_unjudged(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Result<Victim, Failure> {
+    let mut victim = prepared(case, setting, program, dir);
+    prelude(case, &mut victim)?;
+    let mut child = victim.start(&armed(case)).map_err(Failure::trouble)?;
+    killed(&mut child, &victim)?;
+    for life in 1..=LIVES {
+        let plain = Life { workers: next_workers(case.workers, life), crash: None };
+        let mut child = victim.start(&plain).map_err(Failure::trouble)?;
+        if wait(&mut child, LIFE).map_err(Failure::Trouble)?.success() {
+            return Ok(victim);
+        }
+    }
+    Err(not_complete(&victim))
+}
+
+fn prepared(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Victim {
+    let expected = Expected { records: 2_500, splits: 4, keys: 97 };
+    let mut victim = Victim::new(program, dir, expected);
+    victim.bug = setting.bug;
+    victim.sinks = setting.sinks;
+    victim.at_least_once = setting.at_least_once;
+    victim.disk_log = case.fault == Fault::PowerCut;
+    if case.fault == Fault::Zombie || case.nth > 2 {
+        // Slow enough that the zombie wakes up before the other one is done, and that there are enough
+        // checkpoints even on a disk that syncs slowly.
+        victim.rate = Some(6_000);
+    }
+    if case.point == "commit.all_done" {
+        // Long enough between checkpoints that all commits of one are done before the next.
+        victim.every = "80ms".into();
+        victim.rate = Some(6_000);
+    }
+    victim
+}
+
+/// The lives before the one in question.
+fn prelude(case: &Case, victim: &mut Victim) -> Result<(), Failure> {
+    for crash in &case.before {
+        let workers = if case.workers == 2 { 3 } else { 2 };
+        let life = Life { workers, crash: Some((*crash).into()) };
+        let mut child = victim.start(&life).map_err(Failure::trouble)?;
+        killed(&mut child, victim)?;
+    }
+    Ok(())
+}
+
+fn armed(case: &Case) -> Life {
+    let worker = case.worker.map(|worker| format!(":{worker}")).unwrap_or_default();
+    let mut crash = format!("{}:{}:{}{worker}", case.point, case.fault.action(), case.nth);
+    if let Some(with) = case.with {
+        crash.push_str(&format!(",{with}"));
+    }
+    Life { workers: case.workers, crash: Some(crash) }
+}
+
+fn killed(child: &mut Child, victim: &Victim) -> Result<(), Failure> {
+    let status = wait(child, LIFE).map_err(|why| hanging(&why, victim))?;
+    if status.signal() == Some(libc::SIGKILL) {
+        return Ok(());
+    }
+    Err(Failure::NeverHit(format!("ended with {status}: {}", victim.last_log())))
+}
+
+fn hanging(why: &str, victim: &Victim) -> Failure {
+    Failure::Violation(Oracle::Liveness, format!("{why}: {}", victim.last_log()))
+}
+
+/// The life in question. If another process has completed the job already: how long it took to begin.
+fn broken(case: &Case, victim: &mut Victim, observer: &Observer) -> Result<Option<Duration>, Failure> {
+    let hits_before = victim.hits(case.point, case.worker);
+    let mut child = victim.start(&armed(case)).map_err(Failure::trouble)?;
+    match case.fault {
+        Fault::Kill | Fault::PowerCut => killed(&mut child, victim).map(|()| None),
+        Fault::Error | Fault::Lost | Fault::Doubled | Fault::Delayed => {
+            wait(&mut child, LIFE).map_err(|why| hanging(&why, victim))?;
+            if victim.hits(case.point, case.worker) < hits_before + case.nth {
+                return Err(Failure::NeverHit(victim.last_log()));
+            }
+            Ok(None)
+        }
+        Fault::Zombie | Fault::LateZombie => {
+            let ended = zombie(case, &mut child, victim, observer);
+            if ended.is_err() {
+                // The failure tells more than how the zombie ended.
+                let _ = kill(&mut child);
+            }
+            ended
+        }
+    }
+}
+
+fn zombie(
+    case: &Case,
+    child: &mut Child,
+    victim: &mut Victim,
+    observer: &Observer,
+) -> Result<Option<Duration>, Failure> {
+    let life = victim.lives();
+    if !wait_stopped(child, LIFE).map_err(|why| hanging(&why, victim))? {
+        return Err(Failure::NeverHit(victim.last_log()));
+    }
+    victim.break_lock().map_err(Failure::trouble)?;
+    let completed = if case.fault == Fault::LateZombie {
+        let completed = complete(victim, case.workers, observer);
+        wake(child);
+        completed
+    } else {
+        std::thread::scope(|scope| {
+            let began = Instant::now();
+            let stopped = &*child;
+            scope.spawn(move || {
+                std::thread::sleep((2 * CHECKPOINT_TIMEOUT).saturating_sub(began.elapsed()));
+                wake(stopped);
+            });
+            complete(victim, case.workers, observer)
+        })
+    };
+    let status: ExitStatus = wait(child, LIFE).map_err(|why| hanging(&why, victim))?;
+    // One that was stopped before it had taken the job over looks again when it wakes up, and is then a
+    // start like any other, perhaps of a complete job.
+    let looked_again = victim.log(life).contains("another process starts this job too; looking again");
+    if status.success() && !looked_again {
+        let what = format!("the zombie claims to have completed the job: {}", victim.log(life));
+        return Err(Failure::Violation(Oracle::Identity, what));
+    }
+    match completed {
+        // Stopped inside a transaction, it holds the database's lock, and nobody can take that away:
+        // safe, and over as soon as it wakes up or dies.
+        Err(Failure::Violation(Oracle::Liveness, why)) if why.contains("database is locked") => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn next_workers(workers: u32, life: u32) -> u32 {
+    (workers + life) % 3 + 1
+}
+
+fn not_complete(victim: &Victim) -> Failure {
+    let what = format!("the job is not complete after {LIVES} lives: {}", victim.last_log());
+    Failure::Violation(Oracle::Liveness, what)
+}
+
+/// Runs lives, each on another number of workers, until one completes the job. Returns the time until
+/// output appeared.
+fn complete(victim: &mut Victim, workers: u32, observer: &Observer) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    let before = observer.commits();
+    let mut recovery = None;
+    for life in 1..=LIVES {
+        let plain = Life { workers: next_workers(workers, life), crash: None };
+        let mut child = victim.start(&plain).map_err(Failure::trouble)?;
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(Failure::trouble)? {
+                break status;
+            }
+            if recovery.is_none() && observer.commits() > before {
+                recovery = Some(began.elapsed());
+            }
+            let silent = recovery.is_none() && began.elapsed() > LIVELY;
+            if silent || observer.has_ended() || began.elapsed() > LIFE {
+                kill(&mut child).map_err(Failure::trouble)?;
+                let what = format!("no output within {LIVELY:?}: {}", victim.last_log());
+                return Err(Failure::Violation(Oracle::Liveness, what));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        if status.success() {
+            return Ok(recovery.unwrap_or_else(|| began.elapsed()));
+        }
+    }
+    Err(not_complete(victim))
+}
