@@ -83,6 +83,16 @@ fn a_crash_at_every_point_of_the_protocol_changes_nothing() {
 }
 
 #[test]
+fn a_crash_of_any_worker_changes_nothing() {
+    for crash in [Crash::AfterPositions, Crash::AfterFreeze, Crash::BeforePrepare, Crash::AfterPrepare] {
+        for worker in 0..3 {
+            let script = script().records(0..20).barrier().crash_on_worker(crash, worker).records(20..40);
+            check(script, 3, u64::from(worker));
+        }
+    }
+}
+
+#[test]
 fn crashes_stops_and_other_numbers_of_workers_follow_one_another() {
     let script = script()
         .records(0..10)

@@ -167,7 +167,7 @@ impl World {
         let (shape, targets, of) = (self.shape.clone(), self.targets.clone(), fate.clone());
         let at_point: crash::Handler = {
             let fate = fate.clone();
-            Arc::new(move |point| fate.pass(point))
+            Arc::new(move |point, worker| fate.pass(point, worker))
         };
         let setup = Setup {
             config: RunConfig { workers, ..self.config.clone() },
@@ -233,6 +233,7 @@ impl World {
                 let points = crash::POINTS;
                 fate.die_at(
                     points[self.random.below(points.len() as u64) as usize],
+                    None,
                     self.random.between(1, 4),
                 );
             }
