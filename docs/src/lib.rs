@@ -33,6 +33,9 @@ pub mod writing_a_source {}
 #[doc = include_str!("../writing-a-sink.md")]
 pub mod writing_a_sink {}
 
+#[doc = include_str!("../testing-a-job.md")]
+pub mod testing_a_job {}
+
 #[doc = include_str!("../testing-a-connector.md")]
 pub mod testing_a_connector {}
 

@@ -24,8 +24,8 @@ struct Armed {
 /// A delayed message, and how many more go before it.
 type Held = (Box<dyn Any + Send>, u32);
 
-/// Says what happens at a point, given its name.
-pub type Handler = Arc<dyn Fn(&'static str) -> Result<()> + Send + Sync>;
+/// Says what happens at a point, given its name and the worker, if it is one's.
+pub type Handler = Arc<dyn Fn(&'static str, Option<u32>) -> Result<()> + Send + Sync>;
 
 thread_local! {
     static HANDLER: RefCell<Option<Handler>> = const { RefCell::new(None) };
@@ -112,7 +112,7 @@ pub fn point_of(name: &'static str, worker: u32) -> Result<()> {
 
 fn pass_by(name: &'static str, worker: Option<u32>) -> Result<()> {
     if let Some(handler) = handler() {
-        return handler(name);
+        return handler(name, worker);
     }
     hit(name, worker).map_or(Ok(()), |action| act(name, action))
 }
@@ -122,7 +122,7 @@ pub fn message<M: Clone + Send + 'static>(name: &'static str, worker: u32, messa
     static HELD: OnceLock<Mutex<HashMap<(&'static str, u32), Held>>> = OnceLock::new();
     if let Some(handler) = handler() {
         // A message cannot fail.
-        let _ = handler(name);
+        let _ = handler(name, Some(worker));
         return send(message);
     }
     let action = hit(name, Some(worker));

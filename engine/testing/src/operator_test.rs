@@ -9,8 +9,8 @@
 //! use staunch::prelude::*;
 //! use staunch_testing::OperatorTest;
 //!
-//! OperatorTest::new(|words: Stream<&'static str>| words.key_by(|word| word.len() as u64).count("counts"))
-//!     .input(["a", "to", "b"])
+//! OperatorTest::new(|words: Stream<String>| words.key_by(|word| word.len() as u64).count("counts"))
+//!     .input(["a", "to", "b"].map(String::from))
 //!     .expect([(1, 1), (2, 1), (1, 2)])
 //!     .unwrap();
 //! ```

@@ -1,8 +1,10 @@
 //! Runs the simulator over many seeds, or shows one of them move by move.
 
 use clap::Parser;
-use staunch_testing::simulation::{Report, run};
+use staunch_testing::figures;
+use staunch_testing::simulation::{Report, reachable, run};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -23,6 +25,9 @@ struct Arguments {
     /// Threads, each with a run of its own.
     #[arg(long, default_value_t = 2)]
     threads: u64,
+    /// Writes the figures into this file, as Markdown.
+    #[arg(long)]
+    result: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -51,6 +56,31 @@ impl Totals {
         for (point, hits) in &report.hits {
             *self.hits.entry(point).or_default() += hits;
         }
+    }
+}
+
+impl Totals {
+    fn to_markdown(&self, arguments: &Arguments, seconds: f64) -> String {
+        let Arguments { from, seeds, threads, .. } = arguments;
+        let figures = [
+            ("seeds", format!("{from} to {}", from + seeds - 1)),
+            ("runs without a violation", self.runs.to_string()),
+            ("of these with crashes or zombies", self.with_crashes.to_string()),
+            ("processes started", self.lives.to_string()),
+            ("crashes", self.crashes.to_string()),
+            ("processes replaced while they lived", self.zombies.to_string()),
+            ("starts on another number of workers", self.rescales.to_string()),
+            ("moves", self.moves.to_string()),
+            ("published rows, each checked when it appeared", self.rows.to_string()),
+            ("runs a second", format!("{:.0} on {threads} threads", self.runs as f64 / seconds)),
+        ];
+        let figures: String = figures.iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect();
+        let hits = |point: &&str| self.hits.get(*point).copied().unwrap_or(0);
+        let hits: String = reachable().iter().map(|p| format!("| `{p}` | {} |\n", hits(p))).collect();
+        let of = figures::provenance();
+        format!(
+            "# Deterministic simulation\n\n{of}\n| what | how much |\n|:--|--:|\n{figures}\n| crash point | passed |\n|:--|--:|\n{hits}"
+        )
     }
 }
 
@@ -106,17 +136,13 @@ fn many(arguments: &Arguments) -> ExitCode {
         }
     });
     let totals = totals.into_inner().expect("no thread panics while it adds");
-    let seconds = began.elapsed().as_secs_f64();
-    println!("seeds {}..{end}: {} without a violation, in {seconds:.0} s", arguments.from, totals.runs);
-    println!("{:.0} runs a second on {} threads", totals.runs as f64 / seconds, arguments.threads);
-    println!("runs with crashes or zombies: {}", totals.with_crashes);
-    println!(
-        "processes {}, crashes {}, zombies {}, starts on another number of workers {}",
-        totals.lives, totals.crashes, totals.zombies, totals.rescales
-    );
-    println!("moves {}, rows checked {}", totals.moves, totals.rows);
-    for point in staunch::core::crash::POINTS {
-        println!("  {point}: {} times", totals.hits.get(point).copied().unwrap_or(0));
+    let text = totals.to_markdown(arguments, began.elapsed().as_secs_f64());
+    println!("{text}");
+    if let Some(file) = &arguments.result
+        && let Err(error) = std::fs::write(file, &text)
+    {
+        eprintln!("{}: {error}", file.display());
+        return ExitCode::FAILURE;
     }
     if failed.load(SeqCst) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

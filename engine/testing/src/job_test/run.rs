@@ -106,11 +106,11 @@ impl Runner<'_> {
                 gauge.end();
                 Ok(life)
             }
-            (Step::Barrier, Some(Step::Crash(at)))
+            (Step::Barrier, Some(Step::Crash(at, worker)))
                 if at.point().is_some_and(|p| !p.starts_with("recovery.")) =>
             {
                 steps.pop_front();
-                self.arm(&life, at);
+                self.arm(&life, at, worker);
                 life.controls.request(Request::Checkpoint);
                 self.die(life, at)
             }
@@ -120,9 +120,9 @@ impl Runner<'_> {
                 self.alive(&mut life, |life| life.process.settled_checkpoint() > before)?;
                 Ok(life)
             }
-            (Step::Crash(at), _) => match at.point() {
+            (Step::Crash(at, worker), _) => match at.point() {
                 Some(point) if !point.starts_with("recovery.") => {
-                    self.arm(&life, at);
+                    self.arm(&life, at, worker);
                     self.die(life, at)
                 }
                 point => {
@@ -147,9 +147,9 @@ impl Runner<'_> {
         }
     }
 
-    fn arm(&self, life: &Life, at: Crash) {
+    fn arm(&self, life: &Life, at: Crash, worker: Option<u32>) {
         if let Some(point) = at.point() {
-            life.fate.die_at(point, 1);
+            life.fate.die_at(point, worker, 1);
         }
     }
 
@@ -207,7 +207,7 @@ impl Runner<'_> {
             let fate = Fate::new(format!("life {}", self.lives), self.random.fork(), 0, Trace::default());
             let armed = self.in_start.take();
             if let Some(point) = armed {
-                fate.die_at(point, 1);
+                fate.die_at(point, None, 1);
             }
             let controls = Controls::default();
             let started = self.start_once(&fate, controls.clone());
@@ -231,7 +231,7 @@ impl Runner<'_> {
         let program: Program = Arc::clone(&self.test.program);
         let at_point: crash::Handler = {
             let fate = fate.clone();
-            Arc::new(move |point| fate.pass(point))
+            Arc::new(move |point, worker| fate.pass(point, worker))
         };
         let setup = Setup {
             config: RunConfig {

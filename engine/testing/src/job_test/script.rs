@@ -58,7 +58,8 @@ pub(super) enum Step {
     /// So many more records can be read.
     Release(u64),
     Barrier,
-    Crash(Crash),
+    /// Where, and on which worker.
+    Crash(Crash, Option<u32>),
     Workers(usize),
     End,
 }
@@ -101,7 +102,14 @@ impl<T> Script<T> {
     /// passes there.
     #[must_use]
     pub fn crash(self, at: Crash) -> Self {
-        self.step(Step::Crash(at))
+        self.step(Step::Crash(at, None))
+    }
+
+    /// As [`Script::crash`], when this worker passes the point. For points of one worker (positions, state,
+    /// prepare); the others are passed by none.
+    #[must_use]
+    pub fn crash_on_worker(self, at: Crash, worker: u32) -> Self {
+        self.step(Step::Crash(at, Some(worker)))
     }
 
     /// The job is stopped, and goes on with this number of workers.

@@ -42,8 +42,8 @@ struct State {
     random: Random,
     /// Effects until it dies.
     dies_in: Option<u64>,
-    /// The crash point at which it dies, and at which hit.
-    dies_at: Option<(&'static str, u64)>,
+    /// The crash point at which it dies, of which worker, and at which hit.
+    dies_at: Option<(&'static str, Option<u32>, u64)>,
     /// Effects that fail, out of a thousand.
     failing: u64,
     trace: Trace,
@@ -120,9 +120,10 @@ impl Fate {
         self.state().dies_in = Some(effects);
     }
 
-    /// It dies at a crash point, at this hit from now, the first being 1.
-    pub fn die_at(&self, point: &'static str, nth: u64) {
-        self.state().dies_at = Some((point, nth));
+    /// It dies at a crash point, at this hit from now, the first being 1; only hits of `worker` count, if
+    /// one is given.
+    pub fn die_at(&self, point: &'static str, worker: Option<u32>, nth: u64) {
+        self.state().dies_at = Some((point, worker, nth));
     }
 
     /// Nothing that it does from now on has an effect.
@@ -173,11 +174,12 @@ impl Fate {
     ///
     /// # Panics
     /// Unwinds, silently, if the process is dead.
-    pub fn pass(&self, point: &'static str) -> Result<()> {
+    pub fn pass(&self, point: &'static str, worker: Option<u32>) -> Result<()> {
         let mut state = self.state();
         *state.hits.entry(point).or_default() += 1;
-        if let Some((name, nth)) = &mut state.dies_at
+        if let Some((name, of, nth)) = &mut state.dies_at
             && *name == point
+            && (of.is_none() || *of == worker)
         {
             *nth -= 1;
             if *nth == 0 {

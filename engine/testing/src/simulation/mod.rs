@@ -17,4 +17,4 @@ pub mod target;
 pub mod topic;
 pub mod world;
 
-pub use world::{Report, Violation, run};
+pub use world::{Report, Violation, reachable, run};

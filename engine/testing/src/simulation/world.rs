@@ -167,7 +167,7 @@ impl World {
         let (shape, targets, of) = (self.shape.clone(), self.targets.clone(), fate.clone());
         let at_point: crash::Handler = {
             let fate = fate.clone();
-            Arc::new(move |point| fate.pass(point))
+            Arc::new(move |point, worker| fate.pass(point, worker))
         };
         let setup = Setup {
             config: RunConfig { workers, ..self.config.clone() },
@@ -230,9 +230,10 @@ impl World {
             1 => fate.die_in(self.random.between(1, 400)),
             2 => fate.die_in(self.random.between(20, 2_000)),
             3 | 4 => {
-                let points = crash::POINTS;
+                let points = reachable();
                 fate.die_at(
                     points[self.random.below(points.len() as u64) as usize],
+                    None,
                     self.random.between(1, 4),
                 );
             }
@@ -329,6 +330,14 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The crash points of a process whose storage and targets are simulated: all but those of files.
+pub fn reachable() -> Vec<&'static str> {
+    let of_files =
+        ["storage.", "decision.torn", "decision.temporary_", "decision.visible", "sink.half_flushed"];
+    let is_reachable = |point: &&str| !of_files.iter().any(|prefix| point.starts_with(prefix));
+    crash::POINTS.iter().copied().filter(is_reachable).collect()
 }
 
 /// What happens next in a process.
