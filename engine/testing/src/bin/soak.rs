@@ -28,6 +28,9 @@ struct Args {
     /// Records of one job.
     #[arg(long, default_value_t = 2_000_000)]
     job_records: u64,
+    /// Records a second, on all workers together [default: as many as it can]
+    #[arg(long)]
+    rate: Option<u64>,
     /// The control: promise only that nothing is lost, and count what is doubled.
     #[arg(long)]
     at_least_once: bool,
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         time: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         seed: args.seed,
         job: Expected { records: args.job_records / u64::from(SPLITS), splits: SPLITS, keys: KEYS },
+        rate: args.rate,
         at_least_once: args.at_least_once,
     };
     match run(&goal, args.result.as_deref()) {

@@ -31,6 +31,8 @@ pub struct Goal {
     pub seed: u64,
     /// What one job has to do.
     pub job: Expected,
+    /// Records a second, on all workers together; `None`: as many as it can.
+    pub rate: Option<u64>,
     /// Promise, and require, only that nothing is lost.
     pub at_least_once: bool,
 }
@@ -81,7 +83,7 @@ impl Soak<'_> {
     fn job(&mut self) -> Result<(), Failure> {
         let dir = tempfile::tempdir().map_err(Failure::trouble)?;
         let mut victim = Victim::new(&self.program, dir.path(), self.goal.job);
-        victim.rate = None;
+        victim.rate = self.goal.rate;
         victim.every = "50ms".into();
         victim.at_least_once = self.goal.at_least_once;
         let observer = (!self.goal.at_least_once).then(|| Observer::start(&victim));
