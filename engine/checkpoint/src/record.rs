@@ -18,7 +18,7 @@ const PREFIX: &str = "log/";
 const DIGITS: usize = 20;
 
 /// What one slot of the log holds.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
     /// A decided checkpoint.
@@ -28,7 +28,7 @@ pub enum Record {
 }
 
 /// The first record of a generation: from here on no older one can decide anything.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Fence {
     /// Format of this record, see [`FORMAT`].
     pub format: u32,

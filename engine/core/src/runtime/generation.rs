@@ -187,12 +187,14 @@ where
     let open_inputs = registry.sources.len() * workers;
     let mut driver =
         Driver::new(Arc::clone(&shared), protocol, log.clone(), messages, controls, committers, open_inputs);
-    if driver.recommit()?.is_some() || finished {
+    let over = driver.recommit()?.is_some() || finished;
+    // Of a complete job too: an older process may have left files after the final checkpoint.
+    recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
+    if over {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(Outcome::AlreadyFinished);
     }
     crash::pass("recovery.recommitted");
-    recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
     find_splits(&shared, registry)?;
     empty(&spill_dir)?;
 
