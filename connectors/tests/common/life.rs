@@ -52,6 +52,8 @@ pub struct Life<T> {
     pub lineage: String,
     pub starts: u64,
     pub instances: u32,
+    /// First id that the next start may use; as a rule tests do not look after it.
+    pub next_checkpoint: u32,
 }
 
 /// One start of the job.
@@ -65,7 +67,14 @@ pub struct Start<S: Sink> {
 
 impl<T: Target> Life<T> {
     pub fn new(target: T) -> Self {
-        Self { target, storage: Arc::default(), lineage: "life-1".into(), starts: 0, instances: 2 }
+        Self {
+            target,
+            storage: Arc::default(),
+            lineage: "life-1".into(),
+            starts: 0,
+            instances: 2,
+            next_checkpoint: u32::MAX,
+        }
     }
 
     pub fn context(&self, generation: u64, instance: u32) -> SinkContext {
@@ -76,6 +85,7 @@ impl<T: Target> Life<T> {
             generation: Generation(generation),
             instance,
             instances: self.instances,
+            next_checkpoint: CheckpointId(self.next_checkpoint),
             fresh: generation == 1,
             storage: Arc::clone(&self.storage) as _,
         }

@@ -39,12 +39,6 @@ impl MemoryStorage {
         assert!(self.blobs.lock().unwrap().remove(name).is_some());
     }
 
-    pub fn damage(&self, name: &str) {
-        let mut blobs = self.blobs.lock().unwrap();
-        let byte = &mut blobs.get_mut(name).unwrap()[0];
-        *byte ^= 1;
-    }
-
     fn io(&self, fail: &AtomicBool, action: &'static str, name: &str) -> Result<(), StorageError> {
         if !fail.load(Ordering::Relaxed) {
             return Ok(());
@@ -100,6 +94,28 @@ impl Storage for MemoryStorage {
     fn place(&self) -> String {
         "memory".to_owned()
     }
+}
+
+/// Damaged forms of stored bytes: at 200 places each a flipped bit and a cut, and `others`, which are whole
+/// files of the same kind. The same ones in each run.
+pub fn damaged(good: &[u8], others: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |limit: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 16) as usize % limit
+    };
+    let mut forms = Vec::new();
+    for _ in 0..200 {
+        let (at, bit) = (below(good.len()), below(8));
+        let mut flipped = good.to_vec();
+        flipped[at] ^= 1 << bit;
+        forms.push((format!("bit {bit} of byte {at} flipped"), flipped));
+        forms.push((format!("cut to {at} bytes"), good[..at].to_vec()));
+    }
+    forms.extend(others.iter().enumerate().map(|(n, other)| (format!("swapped with {n}"), other.clone())));
+    forms
 }
 
 /// What was polled, and how it ended.

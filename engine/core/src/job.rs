@@ -88,7 +88,9 @@ impl<'s> Job<'s> {
         let (sources, steps) = graph.plan.without_event_time(input);
         let message = if sources.is_empty() {
             let steps = quoted(steps);
-            format!("`{step}` needs event time, and {steps} before it passes none on; put the step that needs it first")
+            format!(
+                "`{step}` needs event time, and {steps} before it passes none on; put the step that needs it first"
+            )
         } else {
             let (noun, verb) = if sources.len() == 1 { ("source", "assigns") } else { ("sources", "assign") };
             let sources = quoted(sources);

@@ -183,6 +183,7 @@ safety! {
     Doubled: "no record is committed twice",
     Gap: "what is committed of an instance has no gap",
     NeededDeleted: "expiring deletes nothing that is needed",
+    IdReused: "no start may use an id of which the target holds output",
     Contract: "a coordinator keeps its contract: nothing after its end, one commit at a time",
 }
 

@@ -344,11 +344,11 @@ impl Process {
     fn begin(&mut self, rules: Rules<'_>, world: &mut World) {
         let Phase::Fencing(recovery) = &self.phase else { return };
         let recovery = recovery.clone();
-        let restored = recovery.restore.map(|(_, manifest)| manifest);
-        if !world.fence(rules, recovery.generation, restored.as_ref()) {
+        if !world.fence(rules, &recovery) {
             self.ended = Some(StopReason::Fenced);
             return;
         }
+        let restored = recovery.restore.map(|(_, manifest)| manifest);
         let stored: Vec<String> = world.files.keys().cloned().collect();
         self.orphans = retention::orphans(&stored, world.manifests());
         if !self.orphans.is_empty() {

@@ -33,6 +33,7 @@ pub enum Broken {
     Doubled,
     Gap,
     NeededDeleted,
+    IdReused,
     Contract,
 }
 
@@ -212,9 +213,15 @@ impl World {
 
     /// A start fences the target, and removes prepared output that is not listed; false if the target
     /// knows of a newer one.
-    pub fn fence(&mut self, rules: Rules<'_>, generation: Generation, restored: Option<&Manifest>) -> bool {
+    pub fn fence(&mut self, rules: Rules<'_>, recovery: &Recovery) -> bool {
+        let generation = recovery.generation;
+        let restored = recovery.restore.as_ref().map(|(_, manifest)| manifest);
         if generation < self.target_fence {
             return false;
+        }
+        // Sinks refuse such a start: it would mean that the log has lost a record.
+        if self.committed.keys().any(|piece| piece.checkpoint >= recovery.next_checkpoint) {
+            self.broken.insert(Broken::IdReused);
         }
         self.target_fence = generation;
         let mut listed = BTreeSet::new();
