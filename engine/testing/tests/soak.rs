@@ -11,7 +11,7 @@ fn a_job_that_is_killed_at_random_moments_loses_and_doubles_nothing() {
         records: 0,
         time: None,
         seed: 20,
-        job: Expected { records: 200_000, splits: 4, keys: 10_007 },
+        job: Expected { records: 500_000, splits: 4, keys: 10_007 },
         at_least_once: false,
     };
     let tally = soak(&goal, Path::new(env!("CARGO_BIN_EXE_victim")), &|_| {}).unwrap();

@@ -89,9 +89,9 @@ fn prepared(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Victi
     victim.sinks = setting.sinks;
     victim.at_least_once = setting.at_least_once;
     victim.disk_log = case.fault == Fault::PowerCut;
-    if case.fault == Fault::Zombie || case.nth > 2 {
+    if case.fault == Fault::Zombie || case.nth > 2 || !case.before.is_empty() {
         // Slow enough that the zombie wakes up before the other one is done, and that there are enough
-        // checkpoints even on a disk that syncs slowly.
+        // checkpoints even on a disk that syncs slowly, with something left to do after them.
         victim.rate = Some(6_000);
     }
     if case.point == "commit.all_done" {
