@@ -13,9 +13,9 @@ mod watch;
 use anyhow::{Context, Result};
 use benches::{process, statistics};
 use clap::Parser;
+use staunch_testing::figures;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
-use staunch_testing::figures;
 use std::path::{Path, PathBuf};
 use variant::{Measured, Variant};
 
