@@ -4,8 +4,8 @@ use crate::bounds::{Faults, Met, Mistake};
 use crate::parts::{Channels, Message, forged};
 use crate::world::{Broken, Rules, World, names, prepared, sink_name};
 use staunch_checkpoint::{
-    Action, CheckpointId, Committable, Coordinator, Event, Expiry, Generation, Kind, Manifest, Part, Parts,
-    Published, Record, Recovery, Report, Setup, Slot, StopReason, log, retention,
+    Action, CheckpointId, Committable, Coordinator, Event, Expiry, Generation, Guarantee, Kind, Manifest,
+    Part, Parts, Published, Record, Recovery, Report, Setup, Slot, StopReason, log, retention,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -372,6 +372,7 @@ impl Process {
             log: recovery.log,
             retained: usize::from(rules.bounds.retained),
             tolerated_failures: 3,
+            guarantee: Guarantee::ExactlyOnce,
         };
         let mut coordinator = Box::new(Coordinator::new(setup));
         let actions = coordinator.start();
