@@ -4,10 +4,10 @@
 //! and none inherits another's heap, and in interleaved rounds, so that a noisy machine is noisy for
 //! all: claims are ratios within one run.
 //!
-//! [`machine`] (where and from what a result comes), [`process`] (memory of this process, children that
+//! Where a result comes from (machine, commit, command) is told by `staunch_testing::figures`.
+//! [`process`] (memory of this process, children that
 //! answer in JSON), [`scrape`] (reading a job's metrics), [`statistics`].
 
-pub mod machine;
 pub mod process;
 pub mod scrape;
 pub mod statistics;

@@ -3,7 +3,7 @@
 
 mod by_hand;
 
-use by_hand::{read_all, run};
+use by_hand::{damaged, read_all, run};
 use staunch_connectors::file::{self, CsvPart, JsonPart, Parts};
 use staunch_core::sink::{CommitError, Sink};
 use staunch_testing::conformance::Can;
@@ -208,6 +208,94 @@ fn a_part_that_was_cut_is_refused() {
             let Err(CommitError::Refused(why)) = start.commit(&listed).await else { panic!("not refused") };
             assert!(why.to_string().contains("has 1 bytes"), "{why}");
         }
+    });
+}
+
+#[test]
+fn a_pending_part_that_was_damaged_is_refused_by_the_next_start() {
+    run(async {
+        let mut life = Life::new(json());
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        let mut listed = Vec::new();
+        for checkpoint in 1..=2 {
+            start.write(rows(u64::from(checkpoint) * 20..u64::from(checkpoint) * 20 + 20)).await.unwrap();
+            listed.extend(start.prepare(checkpoint).await.unwrap());
+        }
+        let dir = life.target.0.path().join("out");
+        let pending: Vec<PathBuf> =
+            names(&dir.join(".pending")).iter().map(|name| dir.join(".pending").join(name)).collect();
+        let good: Vec<Vec<u8>> = pending.iter().map(|path| fs::read(path).unwrap()).collect();
+        let mut next = life.start(&listed).await.unwrap();
+        for (what, bad) in damaged(&good[0], &good[1..]) {
+            fs::write(&pending[0], bad).unwrap();
+            let Err(CommitError::Refused(why)) = next.commit(&listed).await else { panic!("{what} passes") };
+            let why = why.to_string();
+            assert!(why.contains("part-s0000000000") && why.contains("20 records"), "{what}: {why}");
+            assert!(parts(&dir).is_empty(), "{what}");
+        }
+        fs::remove_file(&pending[0]).unwrap();
+        let Err(CommitError::Refused(why)) = next.commit(&listed).await else { panic!("a loss passes") };
+        assert!(why.to_string().contains("part-s0000000000"), "{why}");
+        fs::write(&pending[0], &good[0]).unwrap();
+        next.commit(&listed).await.unwrap();
+        assert_eq!(life.visible(), rows(20..60));
+    });
+}
+
+/// The owner's file holds no data. Damage to it either refuses the start, or changes nothing: it is only
+/// compared, and written anew by every start.
+#[test]
+fn a_damaged_owner_file_is_refused_or_makes_no_difference() {
+    run(async {
+        let mut life = Life::new(json());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..10)).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
+        start.commit(&listed).await.unwrap();
+        let mark = life.target.0.path().join("out/.staunch");
+        let (good, mut refused) = (fs::read(&mark).unwrap(), 0);
+        for (what, bad) in damaged(&good, &[]) {
+            fs::write(&mark, bad).unwrap();
+            life.starts = 1;
+            match life.start(&listed).await {
+                Err(why) => {
+                    refused += 1;
+                    assert!(why.to_string().contains("/out"), "{what}: {why}");
+                }
+                Ok(mut next) => {
+                    next.commit(&listed).await.unwrap();
+                    assert_eq!(fs::read(&mark).unwrap(), good_mark_of(&good, 2), "{what}");
+                }
+            }
+            assert_eq!(life.visible(), rows(0..10), "{what}");
+        }
+        println!("{refused} of 400 refused");
+        assert!(refused > 250, "{refused}");
+        fs::remove_file(&mark).unwrap();
+        assert!(life.start(&listed).await.err().unwrap().to_string().contains(".staunch"));
+    });
+}
+
+/// The owner's file as the given start writes it.
+fn good_mark_of(first: &[u8], generation: u64) -> Vec<u8> {
+    let text = String::from_utf8(first.to_vec()).unwrap();
+    text.replace("\"generation\":1", &format!("\"generation\":{generation}")).into_bytes()
+}
+
+#[test]
+fn a_directory_with_parts_of_a_checkpoint_that_the_log_lost_is_refused() {
+    run(async {
+        let mut life = Life::new(json());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await.unwrap();
+        let listed = start.prepare(7).await.unwrap();
+        start.commit(&listed).await.unwrap();
+        life.next_checkpoint = 8;
+        drop(life.start(&[]).await.unwrap());
+        life.next_checkpoint = 7;
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains("/out") && why.contains("checkpoint 7") && why.contains("backup"), "{why}");
     });
 }
 

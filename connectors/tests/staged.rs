@@ -3,10 +3,10 @@
 
 mod by_hand;
 
-use by_hand::run;
+use by_hand::{damaged, run};
 use staunch_core::sink::{CommitError, SinkContext, SinkWriter};
 use staunch_core::staged::{Applied, Staged, StagedRows, StagedTarget, Token};
-use staunch_core::{CheckpointId, Error, Generation, Result};
+use staunch_core::{CheckpointId, Error, Generation, Result, Storage};
 use staunch_testing::conformance::Can;
 use staunch_testing::conformance::sink::{Life, Row, Target, row, rows};
 use staunch_testing::storage::{Action, MemoryStorage};
@@ -176,10 +176,40 @@ fn a_damaged_chunk_is_refused_and_nothing_of_the_epoch_is_written() {
         start.write((0..9).map(|id| Row { id, name: "x".repeat(1 << 20) }).collect()).await.unwrap();
         let listed = start.prepare(1).await.unwrap();
         let names = life.storage.names().unwrap();
-        life.storage.damage(&names[1]).unwrap();
-        let why = refused(start.commit(&listed).await);
-        assert!(why.contains(&names[1]) && why.contains("is damaged") && why.contains("9 records"), "{why}");
+        let good: Vec<Vec<u8>> = names.iter().map(|name| life.storage.get(name).unwrap()).collect();
+        // The second of two: the first has been read when it is found out.
+        let mut forms = damaged(&good[1], &good[..1]);
+        forms.push(("empty".into(), Vec::new()));
+        for (what, bad) in forms {
+            life.storage.put(&names[1], &bad).unwrap();
+            let why = refused(start.commit(&listed).await);
+            assert!(why.contains(&names[1]) && why.contains("is damaged"), "{what}: {why}");
+            assert!(why.contains("9 records"), "{what}: {why}");
+            assert!(life.visible().is_empty(), "{what}");
+        }
+        life.storage.lose(&names[1]).unwrap();
+        assert!(refused(start.commit(&listed).await).contains(&names[1]));
         assert!(life.visible().is_empty());
+        life.storage.put(&names[1], &good[1]).unwrap();
+        start.commit(&listed).await.unwrap();
+        assert_eq!(life.visible().len(), 9);
+    });
+}
+
+#[test]
+fn a_target_with_output_of_a_checkpoint_that_the_log_lost_is_refused() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..10)).await.unwrap();
+        let listed = start.prepare(7).await.unwrap();
+        start.commit(&listed).await.unwrap();
+        life.next_checkpoint = 8;
+        drop(life.start(&[]).await.unwrap());
+        // As if the record of checkpoint 7 were gone: its id would be used again, and taken for committed.
+        life.next_checkpoint = 7;
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains("checkpoint 7") && why.contains("from a backup"), "{why}");
     });
 }
 

@@ -18,7 +18,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("connectors", "staunch-connectors", &["staunch-core"]),
     ("engine/staunch", "staunch", &["staunch-core", "staunch-operators", "staunch-connectors"]),
     ("jobs", "jobs", &["staunch"]),
-    ("benches", "benches", &["staunch"]),
+    ("benches", "benches", &["staunch", "staunch-testing"]),
     ("docs", "docs", &["staunch"]),
     ("engine/testing", "staunch-testing", &["staunch"]),
 ];

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use staunch_core::sink::SinkContext;
-use staunch_core::{Error, Generation, Result, crash};
+use staunch_core::staged::lost_checkpoint;
+use staunch_core::{CheckpointId, Error, Generation, Result, crash};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -60,11 +61,12 @@ impl Mark {
     }
 
     /// Whether the directory can be ours; changes nothing.
-    pub fn may_claim(&self, dir: &Path, fresh: bool) -> Result<()> {
+    pub fn may_claim(&self, dir: &Path, context: &SinkContext) -> Result<()> {
         if !dir.exists() {
             return Ok(());
         }
-        let has_parts = has_parts(dir).map_err(|e| failed("read the output directory", dir, e))?;
+        let newest = newest_part(dir).map_err(|e| failed("read the output directory", dir, e))?;
+        let has_parts = newest.is_some();
         let place = dir.display();
         let advice = "use another output directory, or empty this one";
         match Self::read(dir)? {
@@ -80,20 +82,26 @@ impl Mark {
                 )))
             }
             Some(other) if other.generation > self.generation => Err(self.fenced(&other, dir)),
-            Some(_) if fresh && has_parts => Err(Error::job(format!(
+            Some(_) if context.fresh && has_parts => Err(Error::job(format!(
                 "{place} holds output of this run, but the job starts from nothing; {advice}"
             ))),
-            Some(_) => Ok(()),
+            Some(_) => match newest.filter(|newest| *newest >= context.next_checkpoint) {
+                Some(lost) => {
+                    let why = lost_checkpoint(&self.sink, lost);
+                    Err(Error::job(format!("{place}: {why}")))
+                }
+                None => Ok(()),
+            },
         }
     }
 
     /// Makes the directory ours, or says why it cannot be.
-    pub fn claim(&self, dir: &Path, fresh: bool) -> Result<()> {
+    pub fn claim(&self, dir: &Path, context: &SinkContext) -> Result<()> {
         let waiting = pending(dir);
         crash::disk::making_folder(dir);
         crash::disk::making_folder(&waiting);
         fs::create_dir_all(&waiting).map_err(|e| failed("create the output directory", &waiting, e))?;
-        self.may_claim(dir, fresh)?;
+        self.may_claim(dir, context)?;
         self.write(dir).map_err(|e| failed("write the owner's file into", dir, e))
     }
 
@@ -143,21 +151,24 @@ impl Mark {
     }
 }
 
-fn has_parts(dir: &Path) -> io::Result<bool> {
+/// The highest checkpoint of which there is a part.
+fn newest_part(dir: &Path) -> io::Result<Option<CheckpointId>> {
+    let mut newest = None;
     for entry in dir.read_dir()? {
-        if is_part(&entry?.file_name().to_string_lossy()) {
-            return Ok(true);
-        }
+        newest = newest.max(of_part(&entry?.file_name().to_string_lossy()));
     }
-    Ok(false)
+    Ok(newest)
 }
 
-/// Whether this is the name of a published part: `part-<10 digits>-<digits>.<extension>`.
-fn is_part(name: &str) -> bool {
-    let Some((stem, _)) = name.strip_prefix("part-").and_then(|rest| rest.split_once('.')) else {
-        return false;
-    };
-    stem.split_once('-').is_some_and(|(checkpoint, instance)| {
-        checkpoint.len() == 10 && [checkpoint, instance].iter().all(|n| n.bytes().all(|b| b.is_ascii_digit()))
-    })
+/// The checkpoint of a published part, if this is the name of one:
+/// `part-<10 digits>-<digits>.<extension>`.
+fn of_part(name: &str) -> Option<CheckpointId> {
+    let (stem, _) = name.strip_prefix("part-")?.split_once('.')?;
+    let (checkpoint, instance) = stem.split_once('-')?;
+    let digits = [checkpoint, instance].iter().all(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    if checkpoint.len() != 10 || !digits {
+        return None;
+    }
+    // A number that is none of ours is above all of them.
+    Some(CheckpointId(checkpoint.parse().unwrap_or(u32::MAX)))
 }

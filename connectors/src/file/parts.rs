@@ -8,7 +8,7 @@ use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, Si
 use staunch_core::{CheckpointId, Committable, Error, Result, crash};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -161,7 +161,7 @@ pub struct PartsCommitter {
 impl Committer for PartsCommitter {
     async fn check(&mut self) -> Result<()> {
         let (dir, context) = (self.dir.clone(), self.context.clone());
-        blocking(move || Mark::of(&context).may_claim(&dir, context.fresh)).await?
+        blocking(move || Mark::of(&context).may_claim(&dir, &context)).await?
     }
 
     async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
@@ -170,7 +170,7 @@ impl Committer for PartsCommitter {
             listed.iter().map(|c| Part::of(c, &context.sink).map(|part| part.pending)).collect();
         let keep = keep?;
         blocking(move || {
-            Mark::of(&context).claim(&dir, context.fresh)?;
+            Mark::of(&context).claim(&dir, &context)?;
             let pending = mark::pending(&dir);
             remove_unlisted(&pending, &keep, &context).map_err(|e| failed("clean", &pending, e))
         })
@@ -223,6 +223,14 @@ fn publish(
     };
     match (length(&waiting)?, length(&published)?) {
         (Some(found), None) if found == part.bytes => {
+            // What this process wrote itself is not read again.
+            if committable.generation < context.generation {
+                let crc32c =
+                    checksum(&waiting).map_err(|e| CommitError::Retry(failed("read", &waiting, e)))?;
+                if crc32c != part.crc32c {
+                    return refuse(format!("{} is damaged: its checksum differs", waiting.display()));
+                }
+            }
             crash::disk::renaming(&waiting, &published);
             fs::rename(&waiting, &published).map_err(|e| CommitError::Retry(failed("publish", &waiting, e)))
         }
@@ -235,6 +243,17 @@ fn publish(
         (Some(found), None) => refuse(format!("{} has {found} bytes, not {}", waiting.display(), part.bytes)),
         (None, Some(found)) => {
             refuse(format!("{} has {found} bytes, not {}", published.display(), part.bytes))
+        }
+    }
+}
+
+/// CRC-32C of a file.
+fn checksum(path: &Path) -> io::Result<u32> {
+    let (mut file, mut buffer, mut crc32c) = (File::open(path)?, vec![0; 1 << 18], 0);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(crc32c),
+            read => crc32c = crc32c::crc32c_append(crc32c, &buffer[..read]),
         }
     }
 }

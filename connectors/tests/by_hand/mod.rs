@@ -1,4 +1,4 @@
-//! Reading a split by hand, for what is particular to one connector.
+//! Reading a split by hand and damaging what is stored, for what is particular to one connector.
 #![allow(dead_code, unreachable_pub)]
 
 use staunch_core::Result;
@@ -9,6 +9,28 @@ use std::time::{Duration, Instant};
 
 pub fn run<R>(work: impl Future<Output = R>) -> R {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// Damaged forms of stored bytes: at 200 places each a flipped bit and a cut, and `others`, which are whole
+/// files of the same kind. The same ones in each run.
+pub fn damaged(good: &[u8], others: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |limit: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 16) as usize % limit
+    };
+    let mut forms = Vec::new();
+    for _ in 0..200 {
+        let (at, bit) = (below(good.len()), below(8));
+        let mut flipped = good.to_vec();
+        flipped[at] ^= 1 << bit;
+        forms.push((format!("bit {bit} of byte {at} flipped"), flipped));
+        forms.push((format!("cut to {at} bytes"), good[..at].to_vec()));
+    }
+    forms.extend(others.iter().enumerate().map(|(n, other)| (format!("swapped with {n}"), other.clone())));
+    forms
 }
 
 /// What was polled, and how it ended.

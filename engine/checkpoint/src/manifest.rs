@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub const FORMAT: u32 = 1;
 
 /// Everything a restart needs, decided as one unit.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format of this record, see [`FORMAT`].
     pub format: u32,
@@ -42,7 +42,7 @@ pub struct Manifest {
 }
 
 /// How often the effect of a record shows, at the least and at the most.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guarantee {
     /// Once.
@@ -61,7 +61,7 @@ impl Guarantee {
 }
 
 /// Why a checkpoint was taken.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Kind {
     /// By the timer.
@@ -78,14 +78,14 @@ pub enum Kind {
 }
 
 /// Positions of one source.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct SourcePart {
     /// Every split that the job has ever opened, finished ones too, in no order.
     pub splits: Vec<SplitPart>,
 }
 
 /// Where one split stands.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SplitPart {
     /// Stable identity of the split.
     pub id: String,
@@ -100,7 +100,7 @@ pub struct SplitPart {
 }
 
 /// State of one stateful step.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct StatePart {
     /// Shape of the step's key and value types, as text; a changed shape is refused at restore.
     pub schema: String,
@@ -109,7 +109,7 @@ pub struct StatePart {
 }
 
 /// State of one step on one worker.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Shard {
     /// The worker that wrote it.
     pub worker: u32,
@@ -120,7 +120,7 @@ pub struct Shard {
 }
 
 /// One immutable file of the checkpoint storage.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct FileRef {
     /// Name in the checkpoint storage.
     pub name: String,
@@ -133,7 +133,7 @@ pub struct FileRef {
 }
 
 /// What a state file holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// All entries of the memory tier.
@@ -145,7 +145,7 @@ pub enum FileKind {
 }
 
 /// Prepared output of one sink.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct SinkPart {
     /// In the order in which they are to be committed.
     pub pending: Vec<Committable>,
@@ -154,7 +154,7 @@ pub struct SinkPart {
 /// One prepared, durable and still invisible piece of output.
 ///
 /// It keeps the ids that it was made with for ever: recovery never renumbers or merges.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Committable {
     /// The checkpoint for which it was prepared; the one that lists it may be later.
     pub checkpoint: CheckpointId,

@@ -1,15 +1,21 @@
 //! Records of the checkpoint log, and the text that they are stored as.
 //!
-//! A record is one line that protects it, `staunch-log <format> <crc32c of the body> <bytes of the
-//! body>`, and a JSON body that people can read. The line has exactly one spelling, so every flipped
-//! bit, missing end or added byte is an error that names the record; nothing is ever half believed.
+//! A record is one line that protects it, `staunch-log <format> <crc32c> <bytes of the body>`, and a JSON
+//! body that people can read. The line has exactly one spelling, so every flipped bit, missing end or
+//! added byte is an error that names the record; nothing is ever half believed.
+//!
+//! The checksum covers the record's name and its body: an old record in the place of a new one would make
+//! the job fall back to what it had published long ago, so it is refused like any other damage. (In format
+//! 1 it covers the body alone.)
 
 use crate::ids::{CheckpointId, Generation, Slot};
 use crate::manifest::{self, Manifest};
 use serde::{Deserialize, Serialize};
 
 /// Format of the log's records written by this version.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The format whose checksum does not cover the name.
+const UNNAMED: u32 = 1;
 
 const MAGIC: &str = "staunch-log";
 /// Longer than any first line that this version writes.
@@ -18,7 +24,7 @@ const PREFIX: &str = "log/";
 const DIGITS: usize = 20;
 
 /// What one slot of the log holds.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
     /// A decided checkpoint.
@@ -28,7 +34,7 @@ pub enum Record {
 }
 
 /// The first record of a generation: from here on no older one can decide anything.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Fence {
     /// Format of this record, see [`FORMAT`].
     pub format: u32,
@@ -86,14 +92,16 @@ pub enum RecordError {
         /// Bytes found.
         found: u64,
     },
-    /// The body is not what was written.
-    #[error("{name}: damaged: checksum {found:08x} where {expected:08x} was written")]
+    /// The body is not what was written, or was written under another name.
+    #[error(
+        "{name}: damaged, or another record in its place: checksum {found:08x} where {expected:08x} was written"
+    )]
     Checksum {
         /// The record.
         name: String,
         /// CRC-32C according to the first line.
         expected: u32,
-        /// CRC-32C of the body found.
+        /// CRC-32C of what was found.
         found: u32,
     },
     /// The body is intact but is not a record.
@@ -125,21 +133,22 @@ impl Record {
         }
     }
 
-    /// The bytes to store.
+    /// The bytes to store in this slot, under the name that [`slot_name`] gives.
     ///
     /// Positions and payloads are JSON values of connectors: no deeper than 100 levels, or the record
     /// cannot be read back, and without fractions, whose last bit may change.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, slot: Slot) -> Vec<u8> {
         let mut body =
             serde_json::to_vec_pretty(self).expect("maps have text keys and no value refuses to be written");
         body.push(b'\n');
-        let mut bytes = header(crc32c::crc32c(&body), body.len() as u64).into_bytes();
+        let crc = checksum(FORMAT, &slot_name(slot), &body);
+        let mut bytes = header(FORMAT, crc, body.len() as u64).into_bytes();
         bytes.append(&mut body);
         bytes
     }
 
-    /// Reads stored bytes back; `name` is the record's name, for the error.
+    /// Reads stored bytes back; `name` is the name under which they were stored.
     ///
     /// # Errors
     /// The bytes are not exactly what [`Record::encode`] of this or an older version wrote.
@@ -147,12 +156,12 @@ impl Record {
         if bytes.is_empty() {
             return Err(RecordError::Empty { name: name.into() });
         }
-        let (expected, length, body) = split(bytes).map_err(|problem| problem.of(name))?;
+        let (format, expected, length, body) = split(bytes).map_err(|problem| problem.of(name))?;
         if body.len() as u64 != length {
             let found = body.len() as u64;
             return Err(RecordError::Length { name: name.into(), expected: length, found });
         }
-        let found = crc32c::crc32c(body);
+        let found = checksum(format, name, body);
         if found != expected {
             return Err(RecordError::Checksum { name: name.into(), expected, found });
         }
@@ -185,8 +194,13 @@ pub fn parse_slot(name: &str) -> Option<Slot> {
     digits.parse().ok().map(Slot)
 }
 
-fn header(crc: u32, bytes: u64) -> String {
-    format!("{MAGIC} {FORMAT} {crc:08x} {bytes}\n")
+fn header(format: u32, crc: u32, bytes: u64) -> String {
+    format!("{MAGIC} {format} {crc:08x} {bytes}\n")
+}
+
+fn checksum(format: u32, name: &str, body: &[u8]) -> u32 {
+    let named = if format == UNNAMED { 0 } else { crc32c::crc32c(name.as_bytes()) };
+    crc32c::crc32c_append(named, body)
 }
 
 /// What is wrong with a first line, before the record's name is known.
@@ -204,8 +218,8 @@ impl Problem {
     }
 }
 
-/// Checksum and length according to the first line, and what follows it.
-fn split(bytes: &[u8]) -> Result<(u32, u64, &[u8]), Problem> {
+/// Format, checksum and length according to the first line, and what follows it.
+fn split(bytes: &[u8]) -> Result<(u32, u32, u64, &[u8]), Problem> {
     let window = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
     let end = window.iter().position(|b| *b == b'\n').ok_or(Problem::Reason("its first line has no end"))?;
     let (line, body) = (&bytes[..end], &bytes[end + 1..]);
@@ -221,13 +235,16 @@ fn split(bytes: &[u8]) -> Result<(u32, u64, &[u8]), Problem> {
     if format > FORMAT {
         return Err(Problem::Newer(format));
     }
+    if format == 0 {
+        return Err(Problem::Reason("there is no format 0"));
+    }
     let crc = u32::from_str_radix(crc, 16).map_err(|_| Problem::Reason("its checksum is not a number"))?;
     let length = length.parse().map_err(|_| Problem::Reason("its length is not a number"))?;
     // One spelling only: a flipped bit that turns `a` into `A` or `1` into `01` must not pass.
-    if header(crc, length).as_bytes() != &bytes[..=end] {
+    if header(format, crc, length).as_bytes() != &bytes[..=end] {
         return Err(Problem::Reason("its first line is misspelt"));
     }
-    Ok((crc, length, body))
+    Ok((format, crc, length, body))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub struct Start<'a> {
 }
 
 /// What a start has to do.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Recovery {
     /// The generation to be: higher than every one in the log.
     pub generation: Generation,

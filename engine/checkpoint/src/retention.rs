@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 pub const KEPT_FENCES: usize = 32;
 
 /// Identity of prepared output: enough to tell whether it is confirmed.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Prepared {
     /// The sink.
     pub sink: String,
@@ -31,7 +31,7 @@ pub struct Prepared {
 }
 
 /// One record of the log, as far as retention cares.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Entry {
     /// Where it is.
     pub slot: Slot,
@@ -40,7 +40,7 @@ pub struct Entry {
 }
 
 /// What a record is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum What {
     /// A fence.
     Fence {
@@ -90,7 +90,7 @@ impl Entry {
 }
 
 /// What to delete: first the slots, then the files. A name that is gone already is no error.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Expiry {
     /// Slots of the log, oldest first.
     pub slots: Vec<Slot>,

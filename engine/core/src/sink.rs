@@ -139,6 +139,10 @@ pub struct SinkContext {
     pub instance: u32,
     /// Number of instances.
     pub instances: u32,
+    /// First id that this start may give to a checkpoint. It is above every id that the log knows of, so a
+    /// target that holds output of this lineage with such an id has seen a checkpoint that the log has
+    /// lost: it refuses, or that output would be published again.
+    pub next_checkpoint: CheckpointId,
     /// True if the job starts from nothing, so that no output of this lineage can exist yet.
     pub fresh: bool,
     /// The checkpoint storage, for sinks that stage their output there. Blocking calls.

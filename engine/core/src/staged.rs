@@ -357,6 +357,7 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
         }
         let mut connection = self.target.connect(&self.context).await?;
         self.target.fence(&mut connection, &self.context).await?;
+        check_known(&*self.target, &mut connection, &self.context, listed).await?;
         self.connection = Some(connection);
         let (storage, generation) = (Arc::clone(&self.context.storage), self.context.generation);
         blocking(move || {
@@ -396,6 +397,37 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
         }
         Ok(())
     }
+}
+
+/// Refuses a target that has seen a checkpoint of which the log knows nothing: its token would make what
+/// comes next under that id look committed.
+async fn check_known<T: StagedTarget>(
+    target: &T,
+    connection: &mut T::Connection,
+    context: &SinkContext,
+    listed: &[Committable],
+) -> Result<()> {
+    let instances = listed.iter().map(|c| c.instance + 1).fold(context.instances, u32::max);
+    for instance in 0..instances {
+        let committed = match target.committed(connection, context, instance).await {
+            Ok(committed) => committed,
+            Err(CommitError::Retry(error) | CommitError::Refused(error)) => return Err(error),
+        };
+        if let Some(lost) = committed.filter(|committed| *committed >= context.next_checkpoint) {
+            return Err(Error::job(lost_checkpoint(&context.sink, lost)));
+        }
+    }
+    Ok(())
+}
+
+/// What to say about a target that holds output of a checkpoint that the log does not know.
+#[must_use]
+pub fn lost_checkpoint(sink: &str, lost: CheckpointId) -> String {
+    format!(
+        "sink `{sink}` holds output of checkpoint {lost}, of which the checkpoint directory knows nothing: its newest \
+         records are lost. Continuing would publish that output again. Restore the checkpoint directory from a backup \
+         that has checkpoint {lost}, or start over with --from none and another output"
+    )
 }
 
 fn folder(sink: &str) -> String {

@@ -17,7 +17,7 @@ pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 pub fn provenance() -> String {
     let lines = [
         ("machine", format!("{}, {} cores, {} memory", processor(), cores(), memory())),
-        ("system", format!("Linux {}", read("/proc/sys/kernel/osrelease").trim())),
+        ("system", kernel()),
         ("load", format!("{} (one, five, fifteen minutes before the end of the run)", load())),
         ("commit", commit()),
         ("command", command()),
@@ -45,8 +45,15 @@ fn memory() -> String {
     kib.map_or_else(|| "unknown".to_owned(), |kib| format!("{} GiB", kib >> 20))
 }
 
-fn load() -> String {
+/// The load averages of the system.
+#[must_use]
+pub fn load() -> String {
     read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+fn kernel() -> String {
+    let huge = read("/sys/kernel/mm/transparent_hugepage/enabled");
+    format!("Linux {}, huge pages {}", read("/proc/sys/kernel/osrelease").trim(), huge.trim())
 }
 
 fn commit() -> String {

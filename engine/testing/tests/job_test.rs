@@ -41,7 +41,7 @@ fn check(script: Script<u64>, workers: usize, seed: u64) {
     let mut test = JobTest::new(totals, 3).feed("numbers", script).workers(workers).seed(seed);
     let (totals, windows) =
         (test.collect::<(u64, u64)>("totals-out"), test.collect::<(i64, u64)>("windows-out"));
-    test.run_to_end().unwrap();
+    test.run_to_end().expect("the job becomes complete");
     let mut rows = totals.committed();
     rows.sort_unstable();
     assert_eq!(rows, expected_totals(40, 3));

@@ -11,8 +11,9 @@ mod variant;
 mod watch;
 
 use anyhow::{Context, Result};
-use benches::{machine, process, statistics};
+use benches::{process, statistics};
 use clap::Parser;
+use staunch_testing::figures;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::path::{Path, PathBuf};
@@ -123,7 +124,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
         text += &report::recoveries(&recovery::measure(arguments.kills, &dir)?);
     }
     std::fs::remove_dir_all(&scratch)?;
-    let text = format!("# keyed_count\n\n{}\n{text}", machine::describe());
+    let text = format!("# keyed_count\n\n{}\n{text}", figures::provenance());
     print!("{text}");
     if !arguments.no_file {
         let path = save(&arguments.results, &text)?;
@@ -175,14 +176,14 @@ fn progress(variant: Variant, keys: u64, round: usize, measured: &Measured) -> S
         measured.peak_bytes as f64 / 1e6,
         measured.resident_before_bytes as f64 / 1e6,
         measured.resident_after_bytes as f64 / 1e6,
-        machine::load()
+        figures::load()
     )
 }
 
 /// Writes the results to a file of today that does not exist yet.
 fn save(results: &Path, text: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(results)?;
-    let today = machine::today();
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let names = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
     let mut paths = names.map(|n| results.join(format!("{today}-keyed_count{n}.md")));
     let path = paths.find(|path| !path.exists()).context("there is always another number")?;

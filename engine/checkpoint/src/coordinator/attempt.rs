@@ -7,7 +7,7 @@ use crate::manifest::{Kind, Manifest, SourcePart, SplitPart, StatePart};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The one undecided checkpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Attempt {
     pub(super) checkpoint: CheckpointId,
     pub(super) kind: Kind,
@@ -19,7 +19,7 @@ pub(super) struct Attempt {
 }
 
 /// A manifest on its way into the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Publication {
     pub(super) slot: Slot,
     pub(super) manifest: Box<Manifest>,

@@ -8,7 +8,7 @@ use std::fmt;
 
 /// Who takes part in every checkpoint: each instance of each step named here must acknowledge each one.
 /// Steps of one kind have different names.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Parts {
     /// Sources: name, number of instances.
     pub sources: Vec<(String, u32)>,
@@ -29,7 +29,7 @@ impl Parts {
 
 /// One instance of a step that takes part. Instances of a step are numbered from 0; that of a stateful
 /// step is its worker.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Part {
     /// Of a source.
     Source {
@@ -86,7 +86,7 @@ impl fmt::Display for Part {
 }
 
 /// What a part says when everything that it holds of a checkpoint is durable.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Report {
     /// Where the splits stand that this instance owns or has finished.
     Source(Vec<SplitPart>),
@@ -98,7 +98,7 @@ pub enum Report {
 }
 
 /// Something that happened.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// A checkpoint is wanted. While one is undecided, a periodic one is dropped and the others wait.
     Trigger(Kind),
@@ -158,7 +158,7 @@ pub enum Event {
 }
 
 /// What came of creating a slot of the log. See [`crate::log`] for how it is found out.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Published {
     /// The slot holds exactly our record, durably, and no higher slot exists.
     Created,
@@ -171,7 +171,7 @@ pub enum Published {
 }
 
 /// Something to do, in the order given.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// Tell every source to end the epoch.
     Barrier {
@@ -234,7 +234,7 @@ pub enum Action {
 }
 
 /// Why a generation is over.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum StopReason {
     /// The final checkpoint is decided and all output committed: the job is complete.
     #[error("the job is complete")]

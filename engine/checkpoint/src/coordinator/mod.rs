@@ -33,7 +33,7 @@ use output::Output;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a generation is, and where it begins. Most of it comes out of [`crate::Recovery`].
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Setup {
     /// Name of the job.
     pub job: String,
@@ -64,7 +64,7 @@ pub struct Setup {
 }
 
 /// The state machine of one generation. See the [module](self).
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Coordinator {
     setup: Setup,
     /// Every part that must acknowledge.
@@ -95,7 +95,7 @@ pub struct Coordinator {
 }
 
 /// Requests that wait: at most one of each sort.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Waiting {
     savepoint: Option<Kind>,
     /// A stop or the final one, which beats a stop.

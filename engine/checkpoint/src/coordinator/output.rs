@@ -16,14 +16,14 @@ pub(super) type Reported = BTreeMap<String, Vec<Committable>>;
 type Instance = (String, u32);
 
 /// Prepared output of all sinks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Output {
     sinks: BTreeMap<String, Sink>,
     /// Aborted checkpoints, with the sink instances that have not yet answered them.
     owed: BTreeMap<CheckpointId, BTreeSet<Instance>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Sink {
     /// Decided and not confirmed, in the order of committing.
     pending: Vec<Committable>,

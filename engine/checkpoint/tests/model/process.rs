@@ -84,7 +84,7 @@ impl Process {
         let Phase::Claiming { recovery, created } = &mut self.phase else { return false };
         match step {
             Step::Create(outcome) if !*created => {
-                let bytes = Record::Fence(recovery.fence.clone()).encode();
+                let bytes = Record::Fence(recovery.fence.clone()).encode(recovery.slot);
                 match outcome {
                     Outcome::Known if world.create(recovery.slot, bytes.clone()) => {
                         *created = true;
@@ -227,7 +227,7 @@ impl Process {
 
     fn create(&mut self, world: &mut World, outcome: Outcome) -> bool {
         let Some(publish) = self.publish.take() else { return false };
-        let bytes = Record::Checkpoint(publish.manifest.clone()).encode();
+        let bytes = Record::Checkpoint(publish.manifest.clone()).encode(publish.slot);
         let found = world.record(publish.slot);
         if publish.look && found.is_some() {
             self.recognise(found.as_ref(), publish);

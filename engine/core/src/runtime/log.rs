@@ -119,7 +119,7 @@ impl Log {
     }
 
     fn create(&self, slot: Slot, record: &Record) -> Result<Put, StorageError> {
-        self.storage.put_if_absent(&slot_name(slot), &record.encode())
+        self.storage.put_if_absent(&slot_name(slot), &record.encode(slot))
     }
 
     fn confirm(&self, slot: Slot) -> Published {

@@ -207,6 +207,7 @@ impl Shared {
             generation: self.generation,
             instance,
             instances: self.config.workers as u32,
+            next_checkpoint: self.first_epoch,
             fresh: self.restored.is_none(),
             storage: Arc::clone(&self.storage),
         }

@@ -169,6 +169,7 @@ fn check_sinks(config: &RunConfig, registry: &Registry, recovery: &Recovery, gro
             generation: recovery.generation,
             instance: 0,
             instances: config.workers as u32,
+            next_checkpoint: recovery.next_checkpoint,
             fresh: recovery.restore.is_none(),
             storage: Arc::clone(&ground.storage),
         };

@@ -95,7 +95,7 @@ impl Place {
             .into_iter()
             .map(|name| {
                 let bytes = std::fs::read(self.config.checkpoints.join("log").join(&name)).unwrap();
-                Record::decode(&name, &bytes).unwrap()
+                Record::decode(&format!("log/{name}"), &bytes).unwrap()
             })
             .collect()
     }

@@ -1,4 +1,4 @@
-//! Runs the simulator over many seeds, or shows one of them move by move.
+//! Runs the simulator over many seeds, up to the first violation, or shows one of them move by move.
 
 use clap::Parser;
 use staunch_testing::figures;
@@ -111,7 +111,7 @@ fn many(arguments: &Arguments) -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, SeqCst);
-                    if seed >= end {
+                    if seed >= end || failed.load(SeqCst) {
                         return;
                     }
                     match run(seed, false) {

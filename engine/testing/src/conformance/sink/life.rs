@@ -68,6 +68,9 @@ pub struct Life<T> {
     pub starts: u64,
     /// Writers of the next start.
     pub instances: u32,
+    /// First id that the next start may give to a checkpoint; the highest there is, unless a test looks
+    /// after it.
+    pub next_checkpoint: u32,
 }
 
 /// One start of the job. Dropping it is a crash; holding it while another one begins makes it a zombie.
@@ -86,7 +89,8 @@ pub struct Start<S: Sink> {
 impl<T: Target> Life<T> {
     /// A job that was never started, with two instances.
     pub fn new(target: T) -> Self {
-        Self { target, storage: MemoryStorage::new(), lineage: "life-1".into(), starts: 0, instances: 2 }
+        let (storage, lineage) = (MemoryStorage::new(), "life-1".into());
+        Self { target, storage, lineage, starts: 0, instances: 2, next_checkpoint: u32::MAX }
     }
 
     /// Who the sink is.
@@ -98,6 +102,7 @@ impl<T: Target> Life<T> {
             generation: Generation(generation),
             instance,
             instances: self.instances,
+            next_checkpoint: CheckpointId(self.next_checkpoint),
             fresh: generation == 1,
             storage: std::sync::Arc::new(self.storage.clone()),
         }
