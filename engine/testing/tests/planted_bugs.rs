@@ -29,11 +29,11 @@ fn kills(points: &[&'static str], nth: u32) -> Vec<Case> {
 }
 
 #[test]
-fn output_that_is_committed_before_the_decision_is_caught_by_the_observer() {
-    // The table alone: the file sink refuses to publish a second file of the name before it comes to that.
+fn output_that_is_committed_before_the_decision_is_caught_by_liveness() {
+    // The table refuses the start that would double it: it holds a checkpoint that was never decided.
     let cases = kills(&["decision.temporary_synced"], 3);
-    let what = caught_by(&[Oracle::Observer], "committed_before_decision", Sinks::Table, &cases);
-    assert!(what.contains("seen twice in the table"), "{what}");
+    let what = caught_by(&[Oracle::Liveness], "committed_before_decision", Sinks::Table, &cases);
+    assert!(what.contains("of which the checkpoint directory knows nothing"), "{what}");
 }
 
 #[test]
