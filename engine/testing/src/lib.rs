@@ -2,9 +2,9 @@
 //!
 //! For a job of one's own, with the feature `crash-points` (never in production builds):
 //!
-//! - [`JobTest`] runs a job with scripted input and crashes at named points, in milliseconds;
-//! - [`OperatorTest`] hands an operator its input in every way that an engine may;
-//! - [`simulation`] runs the real runtime from a seed, with everything around it simulated.
+//! - `JobTest` runs a job with scripted input and crashes at named points, in milliseconds;
+//! - `OperatorTest` hands an operator its input in every way that an engine may;
+//! - `simulation` runs the real runtime from a seed, with everything around it simulated.
 //!
 //! For a connector of one's own:
 //!
