@@ -177,7 +177,7 @@ pub(crate) fn as_test(rule: Rule, outcome: Outcome) -> Result<(), Violation> {
     match outcome {
         Outcome::Held => Ok(()),
         Outcome::Skipped(why) => {
-            println!("SKIPPED: {}: {why}", rule.name);
+            println!("DOES NOT APPLY: {}: {why}", rule.name);
             Ok(())
         }
         Outcome::Broken(violation) => Err(violation),
