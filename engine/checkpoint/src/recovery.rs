@@ -107,13 +107,13 @@ pub enum RecoveryError {
         restored: Slot,
     },
     /// There are checkpoints, but no fence of the generation that decided them.
-    #[error("{} has no fence before it: the log is incomplete", record::slot_name(*.slot))]
+    #[error("{} has no fence before it: the log is incomplete; restore it from a backup", record::slot_name(*.slot))]
     NoFence {
         /// The newest checkpoint.
         slot: Slot,
     },
     /// A checkpoint follows a fence of another generation, or of another lineage.
-    #[error("{} was decided by generation {found}, after the fence of generation {fence}: the log is damaged", record::slot_name(*.slot))]
+    #[error("{} was decided by generation {found}, after the fence of generation {fence}: the log is damaged; restore it from a backup", record::slot_name(*.slot))]
     WrongGeneration {
         /// The checkpoint.
         slot: Slot,

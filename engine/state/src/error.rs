@@ -33,6 +33,16 @@ pub enum StateError {
         /// What does not check.
         problem: String,
     },
+    /// A checkpoint lists a file that is not there.
+    #[error(
+        "{file}: not found in the checkpoint storage {place}, though the checkpoint lists it. Restore it from a backup, or begin at an older checkpoint with --from ID"
+    )]
+    Missing {
+        /// Name in the checkpoint storage.
+        file: String,
+        /// The storage.
+        place: String,
+    },
     /// A stored file has a format that this build does not know.
     #[error(
         "{file}: written in snapshot format {found}, this build reads up to {known} (byte {offset}). Run the newer build, or restore from an older checkpoint with --from ID"
@@ -128,6 +138,7 @@ impl StateError {
                 ErrorKind::External
             }
             Self::Damaged { .. }
+            | Self::Missing { .. }
             | Self::NewerFormat { .. }
             | Self::Foreign { .. }
             | Self::Codec { .. }

@@ -4,7 +4,7 @@ use crate::error::StateError;
 use crate::key::{Namespace, StateKey, StateValue};
 use crate::persist::{checksum, local_name};
 use crate::snapshot::{Head, Snapshot, ranges};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 use crate::table::{Table, wipe};
 use staunch_checkpoint::{FileKind, FileRef, Shard};
 use std::collections::BTreeMap;
@@ -36,6 +36,19 @@ pub struct RestoreStats {
 /// A file is damaged, foreign, missing or of a newer format, an entry does not decode or does not
 /// belong to its group, or a local disk failed. The table is then unusable.
 pub fn restore_table<K: StateKey, N: Namespace, V: StateValue>(
+    table: &mut Table<K, N, V>,
+    storage: &dyn Storage,
+    shards: &[Shard],
+) -> Result<RestoreStats, StateError> {
+    restore(table, storage, shards).map_err(|error| match error {
+        StateError::Storage(StorageError::NotFound { name, place }) => {
+            StateError::Missing { file: name, place }
+        }
+        other => other,
+    })
+}
+
+fn restore<K: StateKey, N: Namespace, V: StateValue>(
     table: &mut Table<K, N, V>,
     storage: &dyn Storage,
     shards: &[Shard],

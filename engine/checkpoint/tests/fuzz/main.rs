@@ -5,8 +5,8 @@ mod mutate;
 
 use mutate::{Watched, fuzz};
 use staunch_checkpoint::{
-    CheckpointId, Committable, Fence, FileKind, FileRef, Generation, Kind, Manifest, Record, Shard, SinkPart,
-    Slot, SourcePart, SplitPart, StatePart, parse_slot, slot_name,
+    CheckpointId, Committable, Fence, FileKind, FileRef, Generation, Guarantee, Kind, Manifest, Record,
+    Shard, SinkPart, Slot, SourcePart, SplitPart, StatePart, parse_slot, slot_name,
 };
 
 #[global_allocator]
@@ -56,6 +56,7 @@ fn manifest(kind: Kind) -> Manifest {
         )]
         .into(),
         sinks: [("out".to_owned(), SinkPart { pending: vec![committable(6, 0), committable(7, 1)] })].into(),
+        guarantee: Guarantee::ExactlyOnce,
     }
 }
 

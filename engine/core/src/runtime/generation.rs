@@ -107,6 +107,7 @@ where
             if turns.is_built() && up.fetch_add(1, SeqCst) + 1 == workers {
                 shared.metrics.restore_seconds.set(began.elapsed().as_secs_f64());
                 tracing::info!(workers, took = ?began.elapsed(), "running");
+                shared.all_up.store(true, SeqCst);
                 let _ = sender.send(Message::Started);
             }
             pace(worker, &mut turns, &shared);

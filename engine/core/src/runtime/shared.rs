@@ -57,6 +57,9 @@ pub(crate) struct Shared {
     pub(crate) decided: AtomicU32,
     /// Records read by all sources since the start of this process.
     pub(crate) records_read: AtomicU64,
+    /// Every worker has its graph and its state. Before that no source reads: a damaged file on one worker is
+    /// to end the start before any worker has processed a record.
+    pub(crate) all_up: AtomicBool,
     /// Sources read nothing more: the last checkpoint is being taken.
     pub(crate) quiet: AtomicBool,
     /// Sources behave as if their input had ended.
@@ -106,6 +109,7 @@ impl Shared {
             splits: parts.splits,
             decided: AtomicU32::new(0),
             records_read: AtomicU64::new(0),
+            all_up: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             hands: Mutex::default(),

@@ -211,7 +211,9 @@ impl<S: Source> Driver<S> {
         self.retire_finished_steps();
         let quiet = self.worker.shared.quiet.load(SeqCst);
         let draining = self.worker.shared.draining.load(SeqCst);
-        if !quiet && !draining && !self.ended {
+        if !self.worker.shared.all_up.load(SeqCst) {
+            self.look_again(LOOK_AGAIN);
+        } else if !quiet && !draining && !self.ended {
             let mut more = false;
             for _ in 0..BATCHES_PER_TURN {
                 more = self.has_room() && self.read_batch(records, letters)?;

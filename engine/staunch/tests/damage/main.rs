@@ -1,6 +1,8 @@
+//! Damage to what a job has stored: whole jobs on checkpoint directories with flipped bits, cuts, missing and
+//! swapped files.
 #![allow(clippy::unwrap_used, dead_code)]
-#[path = "../engine/damage.rs"]
-mod damage;
+
+mod files;
 #[path = "../engine/harness.rs"]
 mod harness;
 #[path = "../engine/oracle.rs"]
