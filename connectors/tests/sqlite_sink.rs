@@ -222,3 +222,26 @@ fn a_table_of_another_run_says_how_to_start_over() {
         drop(life.start(&[]).await.unwrap());
     });
 }
+
+/// A token that is no number of a checkpoint was not written by us.
+#[test]
+fn a_token_of_nonsense_is_an_error_and_nothing_is_written() {
+    run(async {
+        let mut life = Life::new(database());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..10)).await.unwrap();
+        let first = start.prepare(1).await.unwrap();
+        start.commit(&first).await.unwrap();
+        start.write(rows(10..20)).await.unwrap();
+        let second = start.prepare(2).await.unwrap();
+        for nonsense in ["'abc'", "-1", "4294967296", "x'00ff'", "1.5", "9223372036854775807"] {
+            life.target.run(&format!("UPDATE _staunch_commits SET checkpoint = {nonsense}"));
+            let error = start.commit(&second).await.unwrap_err().to_string();
+            assert!(error.contains("out.db"), "{nonsense}: {error}");
+            assert_eq!(life.visible(), rows(0..10), "{nonsense}");
+        }
+        life.target.run("UPDATE _staunch_commits SET checkpoint = 1");
+        start.commit(&second).await.unwrap();
+        assert_eq!(life.visible(), rows(0..20));
+    });
+}

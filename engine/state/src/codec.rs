@@ -79,3 +79,55 @@ pub(crate) fn read_spill_key<K: StateKey, N: Namespace>(bytes: &[u8]) -> postcar
         _ => Err(postcard::Error::DeserializeBadEncoding),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Value = (String, Vec<Option<i64>>);
+
+    proptest! {
+        #[test]
+        fn entries_that_follow_one_another_read_back_one_by_one(
+            entries: Vec<(String, i64, Option<Value>)>,
+        ) {
+            let mut bytes = Vec::new();
+            for (key, ns, value) in &entries {
+                append_entry(key, *ns, value, &mut bytes).expect("everything here can be encoded");
+            }
+            let mut rest = &bytes[..];
+            for entry in &entries {
+                let (found, behind) = take_entry::<String, i64, Value>(rest).expect("it was encoded");
+                prop_assert_eq!(&found, entry);
+                rest = behind;
+            }
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn a_spilled_key_reads_back_and_nothing_may_follow_it(group: u16, key: (u64, String), ns: i64, more: u8) {
+            let mut bytes = Vec::new();
+            append_spill_key(group, &key, ns, &mut bytes).expect("everything here can be encoded");
+            prop_assert_eq!(&bytes[..2], &group.to_be_bytes());
+            let read = read_spill_key::<(u64, String), i64>(&bytes[2..]);
+            prop_assert_eq!(read, Ok((ns, key)));
+            bytes.push(more);
+            prop_assert!(read_spill_key::<(u64, String), i64>(&bytes[2..]).is_err());
+        }
+
+        #[test]
+        fn what_cannot_be_encoded_leaves_the_buffer_as_it_was(before: Vec<u8>) {
+            /// Serialises something, then refuses.
+            struct Refusing;
+            impl Serialize for Refusing {
+                fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                    Err(serde::ser::Error::custom("no"))
+                }
+            }
+            let mut bytes = before.clone();
+            prop_assert!(append(&(7_u32, Refusing), &mut bytes).is_err());
+            prop_assert_eq!(bytes, before);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A full disk under the state that does not fit into memory. (Under checkpoints and output:
+//! `jobs/tests/processes/disk_full.rs`.)
+
+use crate::harness::{eventually, place};
+use crate::oracle::{Input, Total};
+use staunch::memory::{Collected, collect};
+use staunch::prelude::*;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// So many changes that state is written as a whole again and again, which flushes what is spilled.
+const INPUT: Input = Input { splits: 2, records: 300_000, keys: 150_000 };
+const STATE_BYTES: usize = 100_000;
+
+/// A small file system of its own; unmounted at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(at).stderr(Stdio::null());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            println!("SKIPPED: a full disk under spilled state: this user may not mount a file system");
+            return None;
+        }
+        Some(Self(at.to_owned()))
+    }
+
+    /// Takes all the space that is left.
+    fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        let mut size = 1 << 16;
+        while size > 0 {
+            if ballast.write_all(&vec![1; size]).is_err() {
+                size /= 2;
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+fn totals(output: &Collected<Total>) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
+    let output = output.clone();
+    move |job| {
+        INPUT.totals(job, output.clone(), |number| {
+            if number % 256 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Ok(())
+    }
+}
+
+#[test]
+fn when_the_disk_is_full_while_state_spills_the_job_ends_and_the_last_checkpoint_stays() {
+    let (mut place, output) = (place(), collect::<Total>());
+    (place.config.state_bytes, place.config.inflight_bytes) = (STATE_BYTES, 200_000);
+    let folder = place.config.checkpoints.parent().unwrap().to_owned();
+    let Some(disk) = SmallDisk::mount(&folder.join("small")) else { return };
+
+    // Room enough at first, for state of which most is spilled.
+    place.config.state_dir = Some(disk.0.join("work"));
+    let running = place.start(totals(&output));
+    eventually("some checkpoints", || running.metric("staunch_checkpoints_completed_total", "") >= 3.0);
+    disk.fill();
+    let error = running.wait().unwrap_err().to_string();
+    assert!(error.contains("No space left"), "{error}");
+    let before = output.committed();
+    let good = place.manifests().pop().unwrap();
+    assert!(!before.is_empty());
+
+    // Still full, again and again: each start says why it ends, and what was decided stays.
+    for workers in [2, 1, 2] {
+        place.config.workers = workers;
+        let error = place.fail(totals(&output)).to_string();
+        assert!(error.contains("No space left"), "{error}");
+        assert!(error.contains("totals"), "it does not say which step: {error}");
+        assert!(!error.contains("panicked") && !error.contains("internal"), "{error}");
+        INPUT.check_prefix(&output.committed());
+    }
+    assert!(output.committed().len() >= before.len());
+    let newest = place.manifests().pop().unwrap();
+    assert!(newest.checkpoint >= good.checkpoint);
+
+    // With room again, the result is that of a run without trouble.
+    place.config.state_dir = Some(folder.join("large"));
+    place.finish(totals(&output));
+    INPUT.check_all(&output.committed());
+    assert!(output.committed().starts_with(&before));
+}
