@@ -60,7 +60,9 @@ fn stored(folder: &Path) -> (InMemoryStorage, Shard) {
     for (id, mode) in [(1, FreezeMode::Base), (2, FreezeMode::Delta)] {
         let mut keys: Vec<u64> = (u64::from(id) * 10..u64::from(id) * 10 + 20).collect();
         let hashes: Vec<u64> = keys.iter().map(hash_key).collect();
-        let fill = |key: u64, slot: &mut Option<Value>| *slot = (id == 1 || key % 2 == 0).then(|| value(key));
+        let fill = |key: u64, slot: &mut Option<Value>| {
+            *slot = (id == 1 || key.is_multiple_of(2)).then(|| value(key))
+        };
         table.update_batch(&hashes, &mut keys, |key| (key, 7), fill).unwrap();
         table.begin_freeze(mode).unwrap();
         let (done, outcome) = channel();
