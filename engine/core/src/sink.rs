@@ -84,7 +84,8 @@ pub struct Prepared {
 pub trait Committer: Send + 'static {
     /// Whether [`Committer::recover`] would be refused, because the target holds output of another run.
     /// Changes nothing that matters: it is called for all sinks before the job is taken over, so that a
-    /// start that has to be refused leaves no trace.
+    /// start that has to be refused leaves no trace. Until then another process may still publish; a
+    /// refusal is therefore asked for again, with a newer context, if there was a checkpoint meanwhile.
     ///
     /// # Errors
     /// The target is not ours, or cannot be reached.

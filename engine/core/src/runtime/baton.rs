@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 /// The baton of a controller and its workers.
@@ -11,7 +11,8 @@ pub(crate) struct Baton {
     holder: AtomicUsize,
     /// Nobody waits any more.
     dismissed: AtomicBool,
-    controller: Thread,
+    /// The thread that gave the baton last, or made it.
+    controller: Mutex<Thread>,
     workers: Vec<Runner>,
 }
 
@@ -37,21 +38,25 @@ thread_local! {
 }
 
 impl Baton {
-    /// The calling thread is the controller, and holds the baton.
+    /// The calling thread is the controller, for now, and holds the baton.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             holder: AtomicUsize::new(0),
             dismissed: AtomicBool::new(false),
-            controller: std::thread::current(),
+            controller: Mutex::new(std::thread::current()),
             workers: (0..workers).map(|_| Runner::default()).collect(),
         })
+    }
+
+    fn controller(&self) -> MutexGuard<'_, Thread> {
+        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The calling thread is this worker from now on; waits for the baton.
     pub(crate) fn join(self: &Arc<Self>, worker: usize) {
         MEMBERSHIP.set(Some(Membership(Arc::clone(self), worker)));
         let _ = self.workers[worker].thread.set(std::thread::current());
-        self.controller.unpark();
+        self.controller().unpark();
         self.wait(worker);
     }
 
@@ -63,7 +68,7 @@ impl Baton {
 
     fn pass(&self, worker: usize) {
         if self.holder.compare_exchange(worker + 1, 0, SeqCst, SeqCst).is_ok() {
-            self.controller.unpark();
+            self.controller().unpark();
         }
     }
 
@@ -79,8 +84,10 @@ impl Baton {
         }
     }
 
-    /// Called by the controller: lets a worker run until it passes the baton or ends.
+    /// Called by the controller, which is the calling thread from now on: lets a worker run until it passes
+    /// the baton or ends.
     pub(crate) fn give(&self, worker: usize) {
+        *self.controller() = std::thread::current();
         let runner = &self.workers[worker];
         while runner.thread.get().is_none() {
             std::thread::park();

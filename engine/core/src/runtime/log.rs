@@ -72,6 +72,11 @@ impl Log {
         )))
     }
 
+    /// Whether there are newer records than these.
+    pub(crate) fn has_grown(&self, records: &[(Slot, Record)]) -> Result<bool> {
+        Ok(self.slots()?.last() > records.last().map(|(slot, _)| slot))
+    }
+
     /// Creates a slot with a checkpoint: the decision.
     pub(crate) fn publish(&self, slot: Slot, manifest: &Manifest) -> Published {
         let record = Record::Checkpoint(Box::new(manifest.clone()));

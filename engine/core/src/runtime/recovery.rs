@@ -12,8 +12,8 @@ use staunch_state::{schema_diff, storage::Storage};
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
-/// Times that a slot is claimed before somebody has to look.
-const CLAIMS: usize = 10;
+/// Times that the log is looked at, and its next slot claimed, before somebody else has to look.
+const CLAIMS: usize = 30;
 
 /// Who starts the job.
 pub(crate) struct Identity {
@@ -42,6 +42,10 @@ impl Identity {
 
 /// Reads the log, checks, and takes the job over from every older generation. `check` may refuse the
 /// start before that leaves any trace.
+///
+/// Until the claim an older generation may live and go on. So a refusal counts only if the log stood still
+/// meanwhile: `check` may have held newer output against an older log. And the log is read again after a
+/// check, which takes its time, so that the claim comes right after the reading.
 pub(crate) fn take_over(
     config: &RunConfig,
     identity: &Identity,
@@ -50,6 +54,8 @@ pub(crate) fn take_over(
     check: impl Fn(&Recovery) -> Result<()>,
 ) -> Result<Recovery> {
     let Identity { lineage: fresh, holder } = identity;
+    let mut checked = None;
+    let mut refusal = None;
     for _ in 0..CLAIMS {
         let records = log.read()?;
         let start =
@@ -61,13 +67,23 @@ pub(crate) fn take_over(
             check_fit(manifest, registry)?;
             check_guarantee(manifest, config.guarantee)?;
         }
-        check(&recovery)?;
+        let what = (recovery.lineage.clone(), recovery.restore.is_some());
+        if checked.as_ref() != Some(&what) {
+            match check(&recovery) {
+                Ok(()) => checked = Some(what),
+                Err(error) if !log.has_grown(&records)? => return Err(error),
+                Err(error) => refusal = Some(error),
+            }
+            continue;
+        }
         if log.claim(recovery.slot, &Record::Fence(recovery.fence.clone()))? {
             return Ok(recovery);
         }
         tracing::warn!(slot = %recovery.slot, "another process starts this job too; looking again");
     }
-    Err(Error::external("the checkpoint log could not be claimed; is another process starting this job?"))
+    let contended =
+        || Error::external("the checkpoint log could not be claimed; is another process starting this job?");
+    Err(refusal.unwrap_or_else(contended))
 }
 
 /// Refuses a job whose state or sinks are not those of the checkpoint.

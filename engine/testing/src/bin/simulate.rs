@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use staunch_testing::figures;
-use staunch_testing::simulation::{Report, reachable, run};
+use staunch_testing::simulation::{Report, reachable, run, stay_on_one_core};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -107,8 +107,10 @@ fn many(arguments: &Arguments) -> ExitCode {
     let end = arguments.from + arguments.seeds;
     let totals = Mutex::new(Totals::default());
     std::thread::scope(|scope| {
-        for _ in 0..arguments.threads {
-            scope.spawn(|| {
+        for thread in 0..arguments.threads {
+            let (next, failed, totals) = (&next, &failed, &totals);
+            scope.spawn(move || {
+                stay_on_one_core(thread as usize);
                 loop {
                     let seed = next.fetch_add(1, SeqCst);
                     if seed >= end || failed.load(SeqCst) {

@@ -5,6 +5,7 @@ use super::random::Random;
 use std::collections::BTreeMap;
 use std::io::{Error, Result};
 use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How an effect goes.
@@ -48,6 +49,42 @@ struct State {
     failing: u64,
     trace: Trace,
     hits: BTreeMap<&'static str, u64>,
+    gate: Option<Arc<Gate>>,
+}
+
+/// Where a process waits before each effect, and at each crash point, until its [`Keeper`] lets it go on.
+#[derive(Debug)]
+struct Gate {
+    here: Sender<()>,
+    go: Mutex<Receiver<()>>,
+}
+
+/// Keeps the gate of a process that moves on another thread.
+pub struct Keeper {
+    here: Receiver<()>,
+    go: Sender<()>,
+}
+
+impl Keeper {
+    /// Calls `at_gate` whenever the process waits, until its move is over, which is when it drops the
+    /// [`Pass`].
+    pub fn attend(&self, mut at_gate: impl FnMut()) {
+        while self.here.recv().is_ok() {
+            at_gate();
+            if self.go.send(()).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Ends a gate when it is dropped: the process does not wait any more.
+pub struct Pass(Fate);
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.state().gate = None;
+    }
 }
 
 /// What happened in a run: a fingerprint, and the lines if they are wanted.
@@ -108,7 +145,25 @@ impl Fate {
             failing,
             trace,
             hits,
+            gate: None,
         })))
+    }
+
+    /// From now on the process waits at a gate, until the pass is dropped.
+    pub fn gate(&self) -> (Keeper, Pass) {
+        let ((here, arrivals), (go, told)) = (channel(), channel());
+        self.state().gate = Some(Arc::new(Gate { here, go: Mutex::new(told) }));
+        (Keeper { here: arrivals, go }, Pass(self.clone()))
+    }
+
+    fn wait_at_gate(&self) {
+        let gate = self.state().gate.clone();
+        if let Some(gate) = gate
+            && gate.here.send(()).is_ok()
+        {
+            // Nobody keeps the gate any more: it is open.
+            let _ = gate.go.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -155,6 +210,7 @@ impl Fate {
 
     /// An effect on the outside: asked once for each, before it takes place.
     pub fn decide(&self, what: std::fmt::Arguments<'_>) -> Verdict {
+        self.wait_at_gate();
         let mut state = self.state();
         if !state.alive {
             return Verdict::Dead;
@@ -175,6 +231,7 @@ impl Fate {
     /// # Panics
     /// Unwinds, silently, if the process is dead.
     pub fn pass(&self, point: &'static str, worker: Option<u32>) -> Result<()> {
+        self.wait_at_gate();
         let mut state = self.state();
         *state.hits.entry(point).or_default() += 1;
         if let Some((name, of, nth)) = &mut state.dies_at

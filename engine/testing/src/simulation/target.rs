@@ -5,7 +5,7 @@ use super::fate::{Fate, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch::core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
-use staunch::core::staged::{Applied, StagedRows, StagedTarget, Token};
+use staunch::core::staged::{Applied, StagedRows, StagedTarget, Token, lost_checkpoint};
 use staunch::core::{CheckpointId, Committable, Error, Generation, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
@@ -29,6 +29,8 @@ struct State<R> {
     prepared: BTreeMap<String, Vec<R>>,
     committed: BTreeSet<String>,
     tokens: BTreeMap<u32, CheckpointId>,
+    /// Newest checkpoint of committed parts.
+    newest: Option<CheckpointId>,
     visible: Vec<R>,
     observer: Observer<R>,
     wrong: Option<String>,
@@ -42,6 +44,7 @@ impl<R> Target<R> {
             prepared: BTreeMap::new(),
             committed: BTreeSet::new(),
             tokens: BTreeMap::new(),
+            newest: None,
             visible: Vec::new(),
             observer,
             wrong: None,
@@ -206,6 +209,15 @@ fn part_of(committable: &Committable) -> Result<String, CommitError> {
 }
 
 impl<R: Clone + Send + 'static> Committer for DirectCommitter<R> {
+    async fn check(&mut self) -> Result<()> {
+        let SinkContext { sink, next_checkpoint, .. } = &self.context;
+        let check = |state: &mut State<R>| match state.newest.filter(|newest| newest >= next_checkpoint) {
+            Some(lost) => Err(CommitError::Refused(Error::job(lost_checkpoint(sink, lost)))),
+            None => Ok(()),
+        };
+        self.client.effect(format!("check {sink}"), check).await.map_err(plain)
+    }
+
     async fn recover(&mut self, listed: &[Committable]) -> Result<Vec<String>> {
         let generation = self.context.generation;
         let keep: Result<BTreeSet<String>, CommitError> = listed.iter().map(part_of).collect();
@@ -236,6 +248,7 @@ impl<R: Clone + Send + 'static> Committer for DirectCommitter<R> {
                     let lost = || CommitError::Refused(Error::external(format!("{part} is not there")));
                     let rows = state.prepared.remove(&part).ok_or_else(lost)?;
                     state.committed.insert(part.clone());
+                    state.newest = state.newest.max(Some(committable.checkpoint));
                     state.show(rows);
                     Ok(())
                 })

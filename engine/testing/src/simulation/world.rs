@@ -67,6 +67,25 @@ struct Life {
     weights: [u64; 5],
 }
 
+/// How a process ended, if it did.
+type Ended = Option<staunch::core::Result<Outcome>>;
+
+impl Life {
+    fn perform(&mut self, turn: Turn) -> Ended {
+        let outcome = match turn {
+            Turn::Move(actor) => self.process.act(actor),
+            Turn::Pass(moment) => {
+                self.process.pass_time(moment);
+                self.process.act(Actor::Clock)
+            }
+        };
+        if let Some(outcome) = &outcome {
+            self.fate.note(format_args!("ends: {outcome:?}"));
+        }
+        outcome
+    }
+}
+
 struct World {
     random: Random,
     trace: Trace,
@@ -178,7 +197,8 @@ impl World {
             time: self.time,
             at_point,
         };
-        match Process::start(move |job| build(job, &shape, &targets, &of), setup) {
+        let start = move || Process::start(move |job| build(job, &shape, &targets, &of), setup);
+        match self.among_zombies(fate, start)? {
             Ok(started) => Ok(Some(started)),
             Err(error) if !fate.is_alive() || self.failing > 0 => {
                 self.trace.note(format_args!("the start failed: {error}"));
@@ -251,7 +271,7 @@ impl World {
             if self.faults == 0 && self.failing == 0 {
                 self.patience = self.patience.checked_sub(1).ok_or("the job does not get anywhere")?;
             }
-            if let Some(outcome) = self.step(&mut life) {
+            if let Some(outcome) = self.step_among_zombies(&mut life)? {
                 drop(life.process);
                 return match outcome {
                     Ok(Outcome::Finished | Outcome::AlreadyFinished) => Ok(true),
@@ -297,20 +317,53 @@ impl World {
     }
 
     /// Some process moves, or time passes for it.
-    fn step(&mut self, life: &mut Life) -> Option<staunch::core::Result<Outcome>> {
-        self.report.moves += 1;
-        let outcome = match next_turn(&mut life.random, &life.weights, &life.process) {
-            Turn::Move(actor) => life.process.act(actor),
-            Turn::Pass(moment) => {
-                self.time += moment;
-                life.process.pass_time(moment);
-                life.process.act(Actor::Clock)
-            }
-        };
-        if let Some(outcome) = &outcome {
-            life.fate.note(format_args!("ends: {outcome:?}"));
+    fn step(&mut self, life: &mut Life) -> Ended {
+        let turn = self.next_turn(life);
+        life.perform(turn)
+    }
+
+    /// The same, and now and then zombies move in the middle of it.
+    fn step_among_zombies(&mut self, life: &mut Life) -> Result<Ended, String> {
+        if self.zombies.is_empty() || self.random.below(10) > 0 {
+            return Ok(self.step(life));
         }
-        outcome
+        let turn = self.next_turn(life);
+        self.among_zombies(&life.fate.clone(), || life.perform(turn))
+    }
+
+    fn next_turn(&mut self, life: &mut Life) -> Turn {
+        self.report.moves += 1;
+        let turn = next_turn(&mut life.random, &life.weights, &life.process);
+        if let Turn::Pass(moment) = turn {
+            self.time += moment;
+        }
+        turn
+    }
+
+    /// Does work of the process with this fate; whenever it has to do with the outside, zombies may move
+    /// before it goes on.
+    fn among_zombies<R: Send>(&mut self, fate: &Fate, work: impl FnOnce() -> R + Send) -> Result<R, String> {
+        if self.zombies.is_empty() {
+            return Ok(work());
+        }
+        let (keeper, pass) = fate.gate();
+        let mut moved = Ok(());
+        let done = std::thread::scope(|scope| {
+            // A thread of its own can wait in the middle of its work.
+            let worker = scope.spawn(move || {
+                let _pass = pass;
+                work()
+            });
+            keeper.attend(|| {
+                if moved.is_ok() {
+                    let moves = [1, 10, 300][self.random.weighted(&[30, 4, 1])];
+                    moved = self.move_zombies(moves);
+                }
+            });
+            worker.join()
+        });
+        moved?;
+        done.map_err(|_| "a simulated process panicked outside of what it catches".into())
     }
 
     /// Zombies move now and then.

@@ -231,11 +231,11 @@ impl Soak<'_> {
             self.await_output(&mut second, victim, observer, u64::MAX, false)?;
             let status = second.try_wait().map_err(Failure::trouble)?;
             if !status.is_some_and(|status| status.success()) {
-                return Err(wrong(
-                    "a process that was replaced claims that the job is complete",
-                    victim,
-                    life,
-                ));
+                let what = format!(
+                    "a process that was replaced claims that the job is complete; the other one: {}\nit",
+                    victim.log(life + 1)
+                );
+                return Err(wrong(&what, victim, life));
             }
         }
         ended.map(|_| second)
