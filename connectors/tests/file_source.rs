@@ -6,11 +6,12 @@ mod by_hand;
 use by_hand::{poll, read_all, run};
 use serde::Deserialize;
 use staunch_connectors::file;
-use staunch_core::source::{Progress, Source, SplitReader};
+use staunch_core::source::{Progress, Records, Source, SplitReader};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 fn append(path: &Path, text: &str) {
@@ -113,6 +114,33 @@ fn a_long_line_is_passed_over_without_being_held() {
     });
 }
 
+/// The long record is more than is handed out at once, and all the others are read together with it.
+#[test]
+fn short_records_behind_a_very_long_one_stay_apart() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let (path, long) = (dir.path().join("long"), "x".repeat(5 << 20));
+        fs::write(&path, format!("{long}\n{}", "x\n".repeat(100))).unwrap();
+        let (_, lines, bad) = read_all(&file::lines(&path)).await.unwrap().remove(0);
+        assert_eq!((lines.len(), bad), (101, vec![]));
+        assert!(lines[0] == long && lines[1..].iter().all(|line| line == "x"));
+        let is_right = |rows: &[Flight]| {
+            let short = rows[1..].iter().all(|row| row.carrier == "x" && row.flight == 2);
+            rows[0].carrier == long && rows[0].flight == 1 && short
+        };
+        let text = format!("carrier,flight,dep_delay\n{long},1,\n{}", "x,2,\n".repeat(100));
+        fs::write(&path, text).unwrap();
+        let (_, rows, bad) = read_all(&file::rows::<Flight>(&path)).await.unwrap().remove(0);
+        assert_eq!((rows.len(), bad), (101, vec![]));
+        assert!(is_right(&rows));
+        let row = |carrier: &str, flight: u32| format!("{{\"carrier\":\"{carrier}\",\"flight\":{flight}}}\n");
+        fs::write(&path, row(&long, 1) + &row("x", 2).repeat(100)).unwrap();
+        let (_, rows, bad) = read_all(&file::json_rows::<Flight>(&path)).await.unwrap().remove(0);
+        assert_eq!((rows.len(), bad), (101, vec![]));
+        assert!(is_right(&rows));
+    });
+}
+
 #[test]
 fn a_followed_file_yields_lines_as_they_become_complete() {
     run(async {
@@ -172,7 +200,7 @@ fn new_files_turn_up_in_a_followed_directory() {
 #[test]
 fn a_followed_file_that_is_deleted_ends_and_one_that_is_cut_or_replaced_is_an_error() {
     run(async {
-        for change in ["delete", "cut", "replace", "rename"] {
+        for change in ["delete", "cut", "regrow", "replace", "rename"] {
             let dir = TempDir::new().unwrap();
             let path = dir.path().join("log.txt");
             fs::write(&path, "one\ntwo\n").unwrap();
@@ -186,6 +214,7 @@ fn a_followed_file_that_is_deleted_ends_and_one_that_is_cut_or_replaced_is_an_er
                     fs::remove_file(&path).unwrap();
                 }
                 "cut" => fs::write(&path, "new\n").unwrap(),
+                "regrow" => fs::write(&path, "new\n".repeat(100)).unwrap(),
                 "replace" => {
                     fs::write(dir.path().join("new"), "one\ntwo\nthree\n").unwrap();
                     fs::rename(dir.path().join("new"), &path).unwrap();
@@ -198,6 +227,37 @@ fn a_followed_file_that_is_deleted_ends_and_one_that_is_cut_or_replaced_is_an_er
                 (_, Ok(_)) => panic!("{change}: no error"),
                 (_, Err(error)) => assert!(error.to_string().contains("must only grow"), "{error}"),
             }
+        }
+    });
+}
+
+/// Nobody polls, so that the reading thread is blocked in the middle of the file when it changes.
+#[test]
+fn a_file_that_is_cut_while_its_reader_is_blocked_is_an_error() {
+    run(async {
+        let original: Vec<String> = (0..100_000).map(|n| format!("line {n}")).collect();
+        let longer = "another line\n".repeat(200_000);
+        for (follow, new) in [(true, longer.as_str()), (false, longer.as_str()), (false, "short\n")] {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join("log.txt");
+            fs::write(&path, original.join("\n") + "\n").unwrap();
+            let source = file::lines(&path).follow(follow);
+            let (_, split) = source.splits().await.unwrap().remove(0);
+            let mut reader = source.open(split, None).await.unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            fs::write(&path, new).unwrap();
+            let mut cx = Context::from_waker(Waker::noop());
+            let (mut out, begin) = (Records::with_limit(usize::MAX), Instant::now());
+            let error = loop {
+                match reader.poll(&mut cx, &mut out) {
+                    Err(error) => break error.to_string(),
+                    Ok(progress) => assert_ne!(progress, Progress::End, "after {}", out.records().len()),
+                }
+                assert!(begin.elapsed() < Duration::from_secs(20), "after {}", out.records().len());
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            assert!(error.contains("was cut") && error.contains("must only grow"), "{error}");
+            assert!(original.starts_with(out.records()), "nothing of the new text");
         }
     });
 }
@@ -229,9 +289,8 @@ async fn measure<S: Source>(what: &str, source: S) -> usize {
 }
 
 fn read_and_count<R: SplitReader>(what: &str, reader: &mut R) -> usize {
-    use staunch_core::source::Records;
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    let (begin, mut count) = (std::time::Instant::now(), 0);
+    let mut cx = Context::from_waker(Waker::noop());
+    let (begin, mut count) = (Instant::now(), 0);
     loop {
         let mut out = Records::with_limit(1024);
         let progress = reader.poll(&mut cx, &mut out).unwrap();

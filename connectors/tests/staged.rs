@@ -78,6 +78,14 @@ impl StagedTarget for Fake {
         Ok(self.0.lock().unwrap().tokens.get(&instance).copied())
     }
 
+    async fn newest(
+        &self,
+        _connection: &mut bool,
+        _context: &SinkContext,
+    ) -> Result<Option<CheckpointId>, CommitError> {
+        Ok(self.0.lock().unwrap().tokens.values().max().copied())
+    }
+
     async fn apply(
         &self,
         connection: &mut bool,

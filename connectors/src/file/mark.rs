@@ -144,10 +144,15 @@ impl Mark {
         crash::disk::renaming(&new, &mark);
         fs::rename(&new, mark)?;
         sync_dir(dir)?;
-        match dir.canonicalize()?.parent() {
-            Some(parent) => sync_dir(parent),
-            None => Ok(()),
+        // Any of the folders above may be new.
+        for folder in dir.canonicalize()?.ancestors().skip(1) {
+            match sync_dir(folder) {
+                // One that may not be opened was not made by us.
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 

@@ -279,7 +279,7 @@ fn remove_unlisted(
                 path.display()
             )),
         }
-        crash::pass("recovery.some_orphans_removed");
+        crash::point("recovery.some_orphans_removed")?;
     }
     sync_dir(pending)?;
     lines.sort_unstable();

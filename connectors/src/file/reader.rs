@@ -1,7 +1,7 @@
 //! Reads one file: finds records, decodes them, and knows where it stands.
 
 use super::decode::{Decode, Format};
-use super::position::{FilePosition, Head};
+use super::position::{FilePosition, GOES_ON};
 use super::quotes::line_end;
 use super::window::Window;
 use staunch_core::background::BlockingReader;
@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// A call returns after so many bytes, so that batches of long records stay small and a call short.
-const CALL_BYTES: u64 = 4 << 20;
+const CALL_BYTES: u64 = if cfg!(test) { 32 } else { 4 << 20 };
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What the user chose.
@@ -35,12 +35,13 @@ pub struct FileReader<F: Format> {
     /// `None` until the beginning of the file, with the header if there is one, is read.
     decoder: Option<F::Decoder>,
     header: Option<u32>,
-    head: Head,
     line: u64,
     unterminated: bool,
     skip: Option<Skip>,
     /// True once a followed file is known to be deleted: its end is the end.
     deleted: bool,
+    /// True once the end of a file that is not waited for is found: what is appended later is never read.
+    ended: bool,
 }
 
 /// A line that is too long, on the way to its end.
@@ -73,16 +74,17 @@ impl<F: Format> FileReader<F> {
             window: Window::new(file),
             decoder: None,
             header: None,
-            head: Head::default(),
             line: 1,
             unterminated: false,
             skip: None,
             deleted: false,
+            ended: false,
         };
         reader.begin()?;
         if let Some(at) = at.filter(|at| at.offset > 0) {
-            reader.head = at.seek(&mut reader.window, reader.header).map_err(|e| reader.not_the_same(e))?;
+            at.seek(&mut reader.window, reader.header).map_err(|e| reader.not_the_same(e))?;
             (reader.line, reader.unterminated) = (at.line, at.unterminated);
+            reader.ended = at.unterminated && !settings.follow;
         }
         Ok(reader)
     }
@@ -102,6 +104,29 @@ impl<F: Format> FileReader<F> {
         Error::external(format!("cannot read {}", self.path.display())).caused_by(error)
     }
 
+    fn changed(&self, what: &str) -> Error {
+        let (reading, rule) = if self.settings.follow {
+            ("followed", "a followed file must only grow (begin a new file instead)")
+        } else {
+            ("read", "until its end is read, a file must only grow (put the original back)")
+        };
+        Error::job(format!("{} {what} while it was {reading}; {rule}", self.path.display()))
+    }
+
+    /// Reads more; 0 at the end of the file. What was read before must still be there, or the new bytes do
+    /// not follow it: the file may have been cut, and may have grown again, while nobody looked.
+    fn fill(&mut self) -> Result<usize> {
+        let new = self.window.fill().map_err(|e| self.unreadable(e))?;
+        if let Some(what) = self.window.change(new).map_err(|e| self.unreadable(e))? {
+            return Err(self.changed(what));
+        }
+        // It was read to its end when nobody followed it, and now somebody does.
+        if new > 0 && self.unterminated {
+            return Err(self.not_the_same(Ok(GOES_ON.to_owned())));
+        }
+        Ok(new)
+    }
+
     /// Reads the byte order mark and the header, if they are there; if not, the decoder stays `None`.
     fn begin(&mut self) -> Result<()> {
         let mut at_end = false;
@@ -114,7 +139,10 @@ impl<F: Format> FileReader<F> {
             let all = if F::HEADER { text.len() } else { 0 };
             if let Some(header) = whole.filter(|_| known).or_else(|| last.then_some(all)) {
                 let mark = rest.len() - text.len();
-                return self.begin_with(mark, header);
+                self.begin_with(mark, header)?;
+                // Only the end of the file can have cut the header off.
+                self.ended = self.unterminated;
+                return Ok(());
             }
             if text.len() > self.settings.max_line_bytes {
                 let limit = self.settings.max_line_bytes;
@@ -126,7 +154,7 @@ impl<F: Format> FileReader<F> {
             if at_end {
                 return Ok(());
             }
-            at_end = self.window.fill().map_err(|e| self.unreadable(e))? == 0;
+            at_end = self.fill()? == 0;
         }
     }
 
@@ -142,8 +170,7 @@ impl<F: Format> FileReader<F> {
         self.line += newlines(bytes);
         self.unterminated = F::HEADER && !bytes.ends_with(b"\n");
         self.window.consume(mark + header);
-        let offset = self.window.offset();
-        self.head.cover(self.window.file(), offset).map_err(|e| self.unreadable(e))
+        Ok(())
     }
 
     /// Takes the first `length` bytes of the rest as a record, or as bad input if `bad` says why.
@@ -167,25 +194,26 @@ impl<F: Format> FileReader<F> {
         self.window.consume(length);
     }
 
-    /// Takes whole records from the window until there is no room or no whole record.
-    fn take_whole(&mut self, out: &mut Records<F::Record>) {
-        let limit = self.settings.max_line_bytes;
-        let from = self.window.offset();
-        while out.room() > 0 && self.window.offset() - from < CALL_BYTES {
-            let rest = self.window.rest();
-            let end = self.format.end(rest);
-            if end.is_some_and(|end| end <= limit) {
-                self.take(end.unwrap_or(0), None, out);
-            } else if end.is_none() && rest.len() <= limit {
-                return;
-            } else if let Some(first) = line_end(rest).filter(|first| *first <= limit) {
-                let why = format!("a quote is not closed within {limit} bytes (the limit of max_line_bytes)");
-                self.take(first, Some(why), out);
-            } else {
-                self.skip = Some(Skip { position: self.here(), raw: Vec::new() });
-                return;
-            }
+    /// Takes the next whole record from the window, or begins to skip it if it is too long. False if there is
+    /// none.
+    fn take_next(&mut self, out: &mut Records<F::Record>) -> bool {
+        if self.decoder.is_none() {
+            return false;
         }
+        let limit = self.settings.max_line_bytes;
+        let rest = self.window.rest();
+        let end = self.format.end(rest);
+        if let Some(end) = end.filter(|end| *end <= limit) {
+            self.take(end, None, out);
+        } else if end.is_none() && rest.len() <= limit {
+            return false;
+        } else if let Some(first) = line_end(rest).filter(|first| *first <= limit) {
+            let why = format!("a quote is not closed within {limit} bytes (the limit of max_line_bytes)");
+            self.take(first, Some(why), out);
+        } else {
+            self.skip = Some(Skip { position: self.here(), raw: Vec::new() });
+        }
+        true
     }
 
     /// Throws away what the window has of a line that is too long. True if that was its end.
@@ -209,8 +237,8 @@ impl<F: Format> FileReader<F> {
         true
     }
 
-    /// At the end of a file that does not grow: takes the last line, which has no line end. False if
-    /// there is nothing more.
+    /// At the end of a file that is not waited for, when the window has no whole record: takes the last line,
+    /// which has no line end. False if there is nothing more.
     fn take_last(&mut self, out: &mut Records<F::Record>) -> bool {
         if self.skip.is_some() {
             return self.skip_on(out, true);
@@ -219,6 +247,7 @@ impl<F: Format> FileReader<F> {
         if rest.is_empty() {
             return false;
         }
+        debug_assert!(self.format.end(rest).is_none(), "a whole record is not the last line");
         if self.format.is_whole(rest) {
             self.take(rest.len(), None, out);
         } else {
@@ -234,20 +263,14 @@ impl<F: Format> FileReader<F> {
         // The path first: a file that is deleted in between is seen to be deleted the next time.
         let path = self.path.metadata();
         let open = self.window.file().metadata().map_err(|e| self.unreadable(e))?;
-        let read = self.window.offset() + self.window.rest().len() as u64;
-        let what = match path {
-            _ if open.len() < read => "was cut",
-            Ok(now) if (now.dev(), now.ino()) == (open.dev(), open.ino()) => return Ok(Progress::Idle),
+        match path {
+            Ok(now) if (now.dev(), now.ino()) == (open.dev(), open.ino()) => Ok(Progress::Idle),
             Err(e) if e.kind() == ErrorKind::NotFound && open.nlink() == 0 => {
                 self.deleted = true;
-                return Ok(Progress::Ready);
+                Ok(Progress::Ready)
             }
-            _ => "was renamed or replaced",
-        };
-        Err(Error::job(format!(
-            "{} {what} while it was followed; a followed file must only grow (begin a new file instead)",
-            self.path.display()
-        )))
+            _ => Err(self.changed("was renamed or replaced")),
+        }
     }
 
     fn here(&self) -> FilePosition {
@@ -255,32 +278,10 @@ impl<F: Format> FileReader<F> {
             offset: self.window.offset(),
             line: self.line,
             header: self.header,
-            head: self.head.crc,
+            head: crc32c::crc32c(self.window.head()),
             before: crc32c::crc32c(self.window.before()),
             unterminated: self.unterminated,
         }
-    }
-
-    fn read_some(&mut self, out: &mut Records<F::Record>) -> Result<Progress> {
-        let from = self.window.offset();
-        while out.room() > 0 && self.window.offset() - from < CALL_BYTES {
-            if self.decoder.is_some() && self.skip.is_none() {
-                self.take_whole(out);
-            }
-            if self.skip.is_some() && self.skip_on(out, false) || out.room() == 0 {
-                continue;
-            }
-            if self.window.fill().map_err(|e| self.unreadable(e))? > 0 {
-                if self.decoder.is_none() {
-                    self.begin()?;
-                }
-            } else if self.settings.follow && !self.deleted {
-                return self.wait();
-            } else if self.decoder.is_none() || !self.take_last(out) {
-                return Ok(Progress::End);
-            }
-        }
-        Ok(Progress::Ready)
     }
 }
 
@@ -289,10 +290,30 @@ impl<F: Format> BlockingReader for FileReader<F> {
     type Position = FilePosition;
 
     fn read(&mut self, out: &mut Records<F::Record>) -> Result<Progress> {
-        let progress = self.read_some(out)?;
-        let offset = self.position().offset;
-        self.head.cover(self.window.file(), offset).map_err(|e| self.unreadable(e))?;
-        Ok(progress)
+        let from = self.window.offset();
+        while out.room() > 0 && self.window.offset() - from < CALL_BYTES {
+            let taken = if self.skip.is_some() { self.skip_on(out, false) } else { self.take_next(out) };
+            if taken {
+                continue;
+            }
+            // The window has no whole record: more is read, or what it has is the last line.
+            if !self.ended {
+                if self.fill()? > 0 {
+                    if self.decoder.is_none() {
+                        self.begin()?;
+                    }
+                    continue;
+                }
+                if self.settings.follow && !self.deleted {
+                    return self.wait();
+                }
+                self.ended = true;
+            }
+            if self.decoder.is_none() || !self.take_last(out) {
+                return Ok(Progress::End);
+            }
+        }
+        Ok(Progress::Ready)
     }
 
     fn position(&self) -> FilePosition {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use staunch_core::background::Background;
 use staunch_core::source::Source;
 use staunch_core::{Error, Result};
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,7 +102,8 @@ impl<F: Format> Source for Files<F> {
     }
 }
 
-/// The names of the files to read, sorted.
+/// The names of the files to read, sorted. Each file has one name: read under two of them, its records would
+/// count twice.
 fn names(path: &Path) -> Result<Vec<String>> {
     let place = path.display();
     let unreadable =
@@ -119,17 +122,40 @@ fn names(path: &Path) -> Result<Vec<String>> {
             "{place} is neither a file nor a directory; it cannot be read again from a position"
         )));
     }
+    let here = path.canonicalize().map_err(unreadable)?;
     let mut names = Vec::new();
+    let mut files: HashMap<(u64, u64), String> = HashMap::new();
     for entry in path.read_dir().map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
         // A file that vanishes between listing and looking was not to be read.
-        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if regular && !is_passed_over(&file.file_name().unwrap_or_default().to_string_lossy()) {
-            names.push(text(&file)?);
+        let Ok(metadata) = file.metadata() else { continue };
+        if !metadata.is_file() || is_passed_over(&file.file_name().unwrap_or_default().to_string_lossy()) {
+            continue;
         }
+        if is_alias(&file, &here) {
+            continue;
+        }
+        let name = text(&file)?;
+        if let Some(other) = files.insert((metadata.dev(), metadata.ino()), name.clone()) {
+            return Err(Error::job(format!(
+                "{name} and {other} in {place} are the same file, and its records would be read twice; remove one of them"
+            )));
+        }
+        names.push(name);
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Whether this is a link to a file of the same directory, which is read under its own name.
+fn is_alias(file: &Path, directory: &Path) -> bool {
+    let is_link = file.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let target = || file.canonicalize().ok();
+    is_link
+        && target().is_some_and(|target| {
+            let name = target.file_name().unwrap_or_default().to_string_lossy();
+            target.parent() == Some(directory) && !is_passed_over(&name)
+        })
 }
 
 fn is_passed_over(name: &str) -> bool {

@@ -1,17 +1,25 @@
 //! A window onto a file: the bytes that were read and not consumed yet, and a few before them.
+//!
+//! The beginning of the file is kept as well. With both the window knows the file again, and notices if
+//! what it read is not there any more.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 /// Least bytes to read at once.
 const READ_BYTES: usize = if cfg!(test) { 16 } else { 256 << 10 };
 /// Consumed bytes that stay known: the fingerprint of a position is made of them.
-pub(super) const BEFORE_BYTES: u64 = 64;
+pub(super) const BEFORE_BYTES: usize = 64;
+/// Bytes at the beginning of the file that stay known, for the same purpose.
+const HEAD_BYTES: usize = 1024;
 
 /// Bytes of a file from a moving place on.
 #[derive(Debug)]
 pub(super) struct Window {
     file: File,
+    /// The first bytes of the file, up to [`HEAD_BYTES`], as far as it was read.
+    head: Vec<u8>,
     bytes: Vec<u8>,
     /// Where the unconsumed bytes begin in `bytes`.
     start: usize,
@@ -21,14 +29,16 @@ pub(super) struct Window {
 
 impl Window {
     pub fn new(file: File) -> Self {
-        Self { file, bytes: Vec::new(), start: 0, offset: 0 }
+        Self { file, head: Vec::new(), bytes: Vec::new(), start: 0, offset: 0 }
     }
 
-    /// Moves to a place in the file, with the bytes before it known. Fails if the file is shorter.
+    /// Moves to a place in the file, with its beginning and the bytes before the place known. Fails if the
+    /// file is shorter.
     pub fn seek(&mut self, offset: u64) -> io::Result<()> {
-        let before = offset.min(BEFORE_BYTES);
-        self.file.seek(SeekFrom::Start(offset - before))?;
-        self.start = usize::try_from(before).unwrap_or(0);
+        self.head = vec![0; up_to(offset, HEAD_BYTES)];
+        self.file.read_exact_at(&mut self.head, 0)?;
+        self.start = up_to(offset, BEFORE_BYTES);
+        self.file.seek(SeekFrom::Start(offset - self.start as u64))?;
         self.bytes = vec![0; self.start];
         self.offset = offset;
         self.file.read_exact(&mut self.bytes)
@@ -48,10 +58,14 @@ impl Window {
         &self.bytes[self.start..]
     }
 
+    /// The first consumed bytes, up to [`HEAD_BYTES`], fewer only at the beginning of the file.
+    pub fn head(&self) -> &[u8] {
+        &self.head[..up_to(self.offset, HEAD_BYTES)]
+    }
+
     /// The last consumed bytes, up to [`BEFORE_BYTES`], fewer only at the beginning of the file.
     pub fn before(&self) -> &[u8] {
-        let bytes = usize::try_from(self.offset.min(BEFORE_BYTES)).unwrap_or(0);
-        &self.bytes[self.start - bytes..self.start]
+        &self.bytes[self.start - up_to(self.offset, BEFORE_BYTES)..self.start]
     }
 
     /// Goes on by `bytes` bytes of the rest.
@@ -63,7 +77,7 @@ impl Window {
     /// Reads more; 0 at the end of the file. A large rest makes for a large read, so that looking
     /// through a long record again after each read stays linear.
     pub fn fill(&mut self) -> io::Result<usize> {
-        let keep = self.start - usize::try_from(self.offset.min(BEFORE_BYTES)).unwrap_or(0);
+        let keep = self.start - up_to(self.offset, BEFORE_BYTES);
         self.bytes.drain(..keep);
         self.start -= keep;
         let (old, more) = (self.bytes.len(), READ_BYTES.max(self.rest().len()));
@@ -75,9 +89,35 @@ impl Window {
             }
         };
         self.bytes.truncate(old + *read.as_ref().unwrap_or(&0));
+        let wanted = HEAD_BYTES - self.head.len();
+        self.head.extend(self.bytes[old..].iter().take(wanted));
         if read.is_ok() && self.bytes.capacity() > 4 * (self.bytes.len() + READ_BYTES) {
             self.bytes.shrink_to(self.bytes.len() + 2 * READ_BYTES);
         }
         read
     }
+
+    /// What happened to the file, if it does not hold any more what was read before the last `new` bytes.
+    /// Its beginning and the last bytes before the new ones stand for all.
+    pub fn change(&self, new: usize) -> io::Result<Option<&'static str>> {
+        let known = &self.bytes[..self.bytes.len() - new];
+        let last = &known[known.len().saturating_sub(BEFORE_BYTES)..];
+        let end = self.offset + (self.rest().len() - new) as u64;
+        let mut buffer = [0_u8; HEAD_BYTES];
+        for (bytes, place) in [(last, end - last.len() as u64), (self.head.as_slice(), 0)] {
+            let found = &mut buffer[..bytes.len()];
+            match self.file.read_exact_at(found, place) {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some("was cut")),
+                Err(e) => return Err(e),
+                Ok(()) if *found != *bytes => return Ok(Some("was cut or overwritten")),
+                Ok(()) => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// So many bytes, or fewer if the place is nearer to the beginning of the file.
+fn up_to(place: u64, bytes: usize) -> usize {
+    usize::try_from(place).map_or(bytes, |place| place.min(bytes))
 }

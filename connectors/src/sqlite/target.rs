@@ -241,6 +241,18 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         read.map_err(|e| self.commit_error("reading the token".to_owned(), e))?.map_err(CommitError::Refused)
     }
 
+    async fn newest(
+        &self,
+        connection: &mut Connection,
+        context: &SinkContext,
+    ) -> Result<Option<CheckpointId>, CommitError> {
+        let SinkContext { job, sink, lineage, generation, .. } = context.clone();
+        let (owner, place) = (Owner { job, sink, lineage, generation }, self.place());
+        let read = connection.with(move |connection| tokens::newest(connection, &owner, &place));
+        let read = read.await.map_err(CommitError::Retry)?;
+        read.map_err(|e| self.commit_error("reading the tokens".to_owned(), e))?.map_err(CommitError::Refused)
+    }
+
     async fn apply(
         &self,
         connection: &mut Connection,

@@ -72,20 +72,10 @@ pub(super) fn committed(
     instance: u32,
     place: &str,
 ) -> Checked<Option<CheckpointId>> {
-    let Owner { job, sink, lineage, generation } = owner;
-    match read_fence(connection, job, sink)? {
-        Some((other, _)) if other != *lineage => {
-            return Ok(Err(another_run(place, job, sink, &other, lineage)));
-        }
-        Some((_, current)) if current != *generation && !crash::bug("fencing_skipped") => {
-            return Ok(Err(fenced(place, sink, current, *generation)));
-        }
-        Some(_) => {}
-        None => {
-            let why = "the sink's row in _staunch_fence is gone; was the database replaced?";
-            return Ok(Err(Error::job(format!("{place}: {why}"))));
-        }
+    if let Err(refused) = check_owner(connection, owner, place)? {
+        return Ok(Err(refused));
     }
+    let Owner { job, sink, lineage, .. } = owner;
     let stored: Option<(String, u32)> = connection
         .query_row(
             "SELECT lineage, checkpoint FROM _staunch_commits WHERE job = ? AND sink = ? AND instance = ?",
@@ -96,6 +86,36 @@ pub(super) fn committed(
     Ok(match stored {
         Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
         stored => Ok(stored.map(|(_, checkpoint)| CheckpointId(checkpoint))),
+    })
+}
+
+/// The highest committed checkpoint of all instances, after the same check.
+pub(super) fn newest(connection: &Connection, owner: &Owner, place: &str) -> Checked<Option<CheckpointId>> {
+    if let Err(refused) = check_owner(connection, owner, place)? {
+        return Ok(Err(refused));
+    }
+    let Owner { job, sink, lineage, .. } = owner;
+    let newest: Option<u32> = connection.query_row(
+        "SELECT max(checkpoint) FROM _staunch_commits WHERE job = ? AND sink = ? AND lineage = ?",
+        params![job, sink, lineage],
+        |row| row.get(0),
+    )?;
+    Ok(Ok(newest.map(CheckpointId)))
+}
+
+/// Checks that the target is still ours.
+fn check_owner(connection: &Connection, owner: &Owner, place: &str) -> Checked<()> {
+    let Owner { job, sink, lineage, generation } = owner;
+    Ok(match read_fence(connection, job, sink)? {
+        Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
+        Some((_, current)) if current != *generation && !crash::bug("fencing_skipped") => {
+            Err(fenced(place, sink, current, *generation))
+        }
+        Some(_) => Ok(()),
+        None => {
+            let why = "the sink's row in _staunch_fence is gone; was the database replaced?";
+            Err(Error::job(format!("{place}: {why}")))
+        }
     })
 }
 

@@ -17,7 +17,7 @@
 
 use crate::ids::{CheckpointId, Generation, Slot};
 use crate::log;
-use crate::manifest::{Kind, Manifest};
+use crate::manifest::{Committable, Kind, Manifest};
 use crate::record::{self, Fence, Record};
 use crate::retention::Entry;
 
@@ -106,6 +106,17 @@ pub enum RecoveryError {
         /// Slot that it restored.
         restored: Slot,
     },
+    /// The checkpoint asked for lists output that was perhaps never published, and is perhaps gone.
+    #[error(
+        "checkpoint {wanted} lists output that may not be published yet, and a later start ({}) went back behind it and \
+         removed what it did not need; start from an older checkpoint, or from the newest", record::slot_name(*.fence)
+    )]
+    Abandoned {
+        /// The checkpoint asked for.
+        wanted: CheckpointId,
+        /// The fence of the start that went back.
+        fence: Slot,
+    },
     /// There are checkpoints, but no fence of the generation that decided them.
     #[error("{} has no fence before it: the log is incomplete; restore it from a backup", record::slot_name(*.slot))]
     NoFence {
@@ -155,7 +166,11 @@ pub fn recover(start: &Start<'_>, records: &[(Slot, Record)]) -> Result<Recovery
     let living = living(records);
     let (restore, begun) = match start.from {
         From::Nothing => (None, None),
-        From::Checkpoint(wanted) => (Some(find(wanted, &living)?), None),
+        From::Checkpoint(wanted) => {
+            let (slot, manifest) = find(wanted, &living)?;
+            check_output_is_there(slot, &manifest, &living)?;
+            (Some((slot, manifest)), None)
+        }
         From::Latest => match branch(&living)? {
             Branch::Checkpoint(slot, manifest) => (Some((slot, manifest.clone())), None),
             Branch::Nothing(fence) => (None, Some(fence.lineage.clone())),
@@ -273,6 +288,35 @@ fn find(wanted: CheckpointId, living: &[&(Slot, Record)]) -> Result<(Slot, Manif
             let found = checkpoints().map(|(_, manifest)| manifest.checkpoint).collect();
             RecoveryError::NoSuchCheckpoint { wanted, found }
         })
+}
+
+/// Refuses a checkpoint on an abandoned branch, unless all output that it lists is known to be published. The
+/// start that abandoned it removed prepared output which it did not list; a sink that remembers only the newest
+/// checkpoint it has seen would take that for published.
+fn check_output_is_there(
+    slot: Slot,
+    manifest: &Manifest,
+    living: &[&(Slot, Record)],
+) -> Result<(), RecoveryError> {
+    let listed: Vec<(&String, &Committable)> = pending(manifest).collect();
+    for (at, record) in living.iter().filter(|(at, _)| *at > slot && !listed.is_empty()) {
+        match record {
+            Record::Fence(fence) if fence.restored < Some(slot) => {
+                return Err(RecoveryError::Abandoned { wanted: manifest.checkpoint, fence: *at });
+            }
+            Record::Fence(_) => {}
+            // What a later checkpoint of the same branch does not list any more is published.
+            Record::Checkpoint(later) if pending(later).all(|piece| !listed.contains(&piece)) => {
+                return Ok(());
+            }
+            Record::Checkpoint(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn pending(manifest: &Manifest) -> impl Iterator<Item = (&String, &Committable)> {
+    manifest.sinks.iter().flat_map(|(sink, part)| part.pending.iter().map(move |piece| (sink, piece)))
 }
 
 fn next_checkpoint(records: &[(Slot, Record)]) -> Result<CheckpointId, RecoveryError> {

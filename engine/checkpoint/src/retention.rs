@@ -106,6 +106,18 @@ impl Expiry {
     }
 }
 
+/// Fences that nobody needs, oldest first, now that the last of `log` is a fence that holds.
+#[must_use]
+pub fn surplus_fences(log: &[Entry]) -> Vec<Slot> {
+    let fences: Vec<Slot> =
+        log.iter().filter(|entry| matches!(entry.what, What::Fence { .. })).map(|entry| entry.slot).collect();
+    // The one before the newest checkpoint says whose that is.
+    let newest = log.iter().rposition(|entry| matches!(entry.what, What::Checkpoint { .. }));
+    let decider = log[..newest.unwrap_or(0)].iter().rev().find(|e| matches!(e.what, What::Fence { .. }));
+    let surplus = fences.len().saturating_sub(KEPT_FENCES);
+    fences[..surplus].iter().filter(|slot| decider.is_none_or(|d| d.slot != **slot)).copied().collect()
+}
+
 /// Decides what may go, now that the last of `log` (oldest first) has been decided.
 ///
 /// `retained` is the number of newest checkpoints to keep, savepoints apart (the newest of all is kept

@@ -31,14 +31,14 @@ pub struct RunConfig {
     pub groups: u16,
     /// Memory for keyed state in this process, in bytes; what does not fit goes to disk.
     pub state_bytes: usize,
-    /// Working directory for state on disk; emptied at start. Default: `work` in the directory of the
-    /// checkpoints.
+    /// Working directory for state on disk: each start has a directory of its own in it, and removes those of
+    /// older starts of the job. Default: `work` in the directory of the checkpoints.
     pub state_dir: Option<PathBuf>,
     /// Bytes that one source instance may have in flight.
     pub inflight_bytes: usize,
     /// Wall-clock length of a step of progress.
     pub step: Duration,
-    /// How long committing may be retried before the job stops.
+    /// How long a commit may take, with all its repetitions, before the job stops.
     pub commit_timeout: Duration,
     /// At least once: no step waits for the barrier of its other inputs. What it takes of the next epoch
     /// meanwhile is in the checkpoint, and is read again after a crash: nothing is lost, but effects of

@@ -8,4 +8,4 @@
 //! The simulator itself (schedules, storage that fails, what is checked) is in the crate
 //! `staunch-testing`; this module only hands out the strings.
 
-pub use crate::runtime::simulated::{Actor, Process, Setup, Started};
+pub use crate::runtime::simulated::{Actor, Died, Process, Setup, Started};

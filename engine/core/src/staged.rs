@@ -87,6 +87,17 @@ pub trait StagedTarget: Send + Sync + 'static {
         instance: u32,
     ) -> impl Future<Output = Result<Option<CheckpointId>, CommitError>> + Send;
 
+    /// Checks that the fence is still ours, and reads the highest checkpoint of any instance that the target
+    /// holds, also of instances that there are no more.
+    ///
+    /// # Errors
+    /// As [`StagedTarget::apply`].
+    fn newest(
+        &self,
+        connection: &mut Self::Connection,
+        context: &SinkContext,
+    ) -> impl Future<Output = Result<Option<CheckpointId>, CommitError>> + Send;
+
     /// In one transaction: checks that the fence is still ours and that the token's checkpoint is above
     /// the stored one ([`Applied::Before`] if not), writes all rows, stores the token.
     ///
@@ -357,7 +368,7 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
         }
         let mut connection = self.target.connect(&self.context).await?;
         self.target.fence(&mut connection, &self.context).await?;
-        check_known(&*self.target, &mut connection, &self.context, listed).await?;
+        check_known(&*self.target, &mut connection, &self.context).await?;
         self.connection = Some(connection);
         let (storage, generation) = (Arc::clone(&self.context.storage), self.context.generation);
         blocking(move || {
@@ -365,7 +376,8 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
             let orphan = |name: &String| !keep.contains(name) && generation_of(name) <= Some(generation);
             let remove = |name: String| {
                 storage.delete(&name)?;
-                crate::crash::pass("recovery.some_orphans_removed");
+                let failed = |error| Error::external(format!("{name} cannot be removed")).caused_by(error);
+                crate::crash::point("recovery.some_orphans_removed").map_err(failed)?;
                 Ok(format!("sink `{sink}`: removed {name}, staged for a checkpoint that was never decided"))
             };
             storage.list(&folder(&sink))?.into_iter().filter(orphan).map(remove).collect()
@@ -386,7 +398,7 @@ impl<T: StagedTarget> Committer for StagedCommitter<T> {
                 .map_err(|e| CommitError::Retry(Error::external("a commit failed").caused_by(e)))?;
             let done = self.done.entry(committable.instance).or_default();
             done.insert(committable.checkpoint, first);
-            if done.len() > REMEMBERED {
+            if done.len() > REMEMBERED.max(committables.len()) {
                 done.pop_first();
             }
             let storage = Arc::clone(&self.context.storage);
@@ -405,19 +417,15 @@ async fn check_known<T: StagedTarget>(
     target: &T,
     connection: &mut T::Connection,
     context: &SinkContext,
-    listed: &[Committable],
 ) -> Result<()> {
-    let instances = listed.iter().map(|c| c.instance + 1).fold(context.instances, u32::max);
-    for instance in 0..instances {
-        let committed = match target.committed(connection, context, instance).await {
-            Ok(committed) => committed,
-            Err(CommitError::Retry(error) | CommitError::Refused(error)) => return Err(error),
-        };
-        if let Some(lost) = committed.filter(|committed| *committed >= context.next_checkpoint) {
-            return Err(Error::job(lost_checkpoint(&context.sink, lost)));
-        }
+    let newest = match target.newest(connection, context).await {
+        Ok(newest) => newest,
+        Err(CommitError::Retry(error) | CommitError::Refused(error)) => return Err(error),
+    };
+    match newest.filter(|newest| *newest >= context.next_checkpoint) {
+        Some(lost) => Err(Error::job(lost_checkpoint(&context.sink, lost))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What to say about a target that holds output of a checkpoint that the log does not know.

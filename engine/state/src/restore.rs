@@ -80,7 +80,12 @@ fn restore<K: StateKey, N: Namespace, V: StateValue>(
         }
         for file in &snapshots {
             stats.entries += load_snapshot(table, storage, file)?;
-            staunch_crash::pass("recovery.file_loaded");
+            staunch_crash::point("recovery.file_loaded").map_err(|source| StorageError::Io {
+                action: "read",
+                name: file.name.clone(),
+                place: storage.place(),
+                source,
+            })?;
         }
         stats.files += shard.files.len() as u64;
         stats.bytes += shard.files.iter().map(|file| file.bytes).sum::<u64>();

@@ -66,6 +66,9 @@ struct EngineArgs {
     /// Abandon a checkpoint that takes longer.
     #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = crate::duration)]
     checkpoint_timeout: Duration,
+    /// Stop the job if a commit takes longer, with all its repetitions.
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = crate::duration)]
+    commit_timeout: Duration,
     /// What to promise. At least once, steps do not wait for each other at a checkpoint, and after a crash
     /// effects of some records show twice.
     #[arg(long, default_value = "exactly-once", value_name = "GUARANTEE")]
@@ -204,6 +207,7 @@ where
         workers: engine.workers,
         checkpoint_every: engine.checkpoint_every.0,
         checkpoint_timeout: engine.checkpoint_timeout,
+        commit_timeout: engine.commit_timeout,
         from: engine.from,
         state_bytes: engine.state_memory,
         groups: engine.max_parallelism,

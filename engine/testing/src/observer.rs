@@ -24,7 +24,7 @@ const COUNT_EVERY: u64 = 64;
 #[derive(Debug)]
 pub struct Observer {
     shared: Arc<Shared>,
-    thread: JoinHandle<Result<u64, Failure>>,
+    thread: JoinHandle<Result<Eyes, Failure>>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +32,7 @@ struct Shared {
     over: AtomicBool,
     rows: AtomicU64,
     commits: AtomicU64,
+    looks: AtomicU64,
 }
 
 impl Observer {
@@ -40,6 +41,7 @@ impl Observer {
     pub fn start(victim: &Victim) -> Self {
         let shared = Arc::new(Shared::default());
         let mut eyes = Eyes {
+            looks_at_table: 0,
             expected: victim.expected,
             output: victim.sinks.files().then(|| victim.output()),
             database: victim.database(),
@@ -54,13 +56,16 @@ impl Observer {
         let thread = std::thread::spawn(move || {
             let mut looks = 0;
             // The last look begins after the end was asked for.
-            while !eyes.shared.over.load(SeqCst) {
-                eyes.look(looks % COUNT_EVERY == 0)?;
+            loop {
+                let over = eyes.shared.over.load(SeqCst);
+                eyes.look(over || looks % COUNT_EVERY == 0)?;
                 looks += 1;
+                eyes.shared.looks.store(looks, SeqCst);
+                if over {
+                    return Ok(eyes);
+                }
                 std::thread::sleep(PAUSE);
             }
-            eyes.look(true)?;
-            Ok(looks + 1)
         });
         Self { shared, thread }
     }
@@ -83,17 +88,58 @@ impl Observer {
         self.thread.is_finished()
     }
 
-    /// Takes a last look; returns how many it took.
+    /// Waits until it has seen everything that is there now, or has ended.
+    pub fn catch_up(&self) {
+        // The look that is under way may have begun before.
+        let enough = self.shared.looks.load(SeqCst) + 2;
+        while self.shared.looks.load(SeqCst) < enough && !self.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Takes a last look.
     ///
     /// # Errors
     /// It saw what must not be.
-    pub fn end(self) -> Result<u64, Failure> {
+    pub fn end(self) -> Result<Seen, Failure> {
         self.shared.over.store(true, SeqCst);
-        self.thread.join().map_err(|_| Failure::trouble("the observer panicked"))?
+        let eyes = self.thread.join().map_err(|_| Failure::trouble("the observer panicked"))??;
+        let unseen = |seen: &[bool]| seen.iter().filter(|seen| !**seen).count();
+        Ok(Seen {
+            looks: eyes.looks_at_table,
+            unseen: [if eyes.output.is_some() { unseen(&eyes.in_files) } else { 0 }, unseen(&eyes.in_table)],
+        })
     }
 }
 
+/// What an observer has seen in the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Looks at all outputs that nothing stood in the way of.
+    pub looks: u64,
+    /// Records never seen in the files, and in the table.
+    unseen: [usize; 2],
+}
+
+impl Seen {
+    /// Requires that it was all of a complete job, or the observer was blind.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn everything(&self) -> Result<(), Failure> {
+        match self.unseen {
+            [0, 0] => Ok(()),
+            [files, table] => Err(wrong(format!(
+                "{files} records were never seen in the files, {table} never in the table"
+            ))),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Eyes {
+    /// Looks at the table that nothing stood in the way of.
+    looks_at_table: u64,
     expected: Expected,
     output: Option<PathBuf>,
     database: PathBuf,
@@ -118,7 +164,13 @@ impl Eyes {
             self.look_at_files(&output)?;
         }
         match self.look_at_table(count) {
-            Ok(()) | Err(Look::Later) => Ok(()),
+            Ok(()) => {
+                self.looks_at_table += 1;
+                Ok(())
+            }
+            Err(Look::Later) => Ok(()),
+            Err(Look::NoTable) if self.last_row == 0 => Ok(()),
+            Err(Look::NoTable) => Err(wrong("the table, which had rows, is not there any more".into())),
             Err(Look::Failed(failure)) => Err(failure),
         }
     }
@@ -178,8 +230,10 @@ impl Eyes {
 
 /// Why a look at the table led to nothing.
 enum Look {
-    /// There is no table yet, or somebody has the database for themselves at the moment.
+    /// There is no database yet, or somebody has it for themselves at the moment.
     Later,
+    /// There is a database without the table.
+    NoTable,
     Failed(Failure),
 }
 
@@ -189,7 +243,7 @@ impl From<rusqlite::Error> for Look {
         let no_table = error.to_string().contains("no such table");
         match error.sqlite_error_code() {
             Some(CannotOpen | DatabaseBusy | DatabaseLocked) => Look::Later,
-            _ if no_table => Look::Later,
+            _ if no_table => Look::NoTable,
             _ => Look::Failed(Failure::trouble(error)),
         }
     }

@@ -106,7 +106,7 @@ where
             match mode {
                 Mode::ItemByItem => script.barrier(),
                 Mode::RestoreAfterEach => script.barrier().crash(Crash::Now),
-                Mode::RescaleAfterEach => script.workers(at % 3 + 1),
+                Mode::RescaleAfterEach => script.workers((at + 1) % 3 + 1),
                 Mode::InBulk | Mode::Scheduled(_) => script,
             }
         });

@@ -86,4 +86,8 @@ pub struct Evidence {
     pub looks: u64,
     /// From the first start after the fault until output appeared or the job was complete.
     pub recovery: Duration,
+    /// Names and contents that a power cut took away.
+    pub lost: usize,
+    /// A stopped process held the database's lock until it woke up, so that nobody could replace it.
+    pub locked_out: bool,
 }

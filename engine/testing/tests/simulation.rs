@@ -47,16 +47,44 @@ fn the_same_seed_goes_the_same_way_and_others_do_not() {
     assert_eq!(different.len(), first.len(), "each seed is a run of its own");
 }
 
+#[test]
+fn a_seed_is_replayed_by_a_command() {
+    let replay = || {
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_simulate")).args(["--seed", "57"]).output();
+        String::from_utf8(run.unwrap().stdout).unwrap()
+    };
+    let shown = replay();
+    assert!(shown.lines().count() > 100, "{shown}");
+    assert_eq!(shown, replay(), "two processes show the same run");
+    let fingerprint = run(57, false).unwrap_or_else(|v| panic!("{v}")).fingerprint;
+    assert!(shown.contains(&format!("fingerprint: {fingerprint}")), "{shown}");
+}
+
 /// The proof is tested: with each of these bugs in the engine some seed breaks a promise. (Folders that are
 /// not synced cannot be seen here: no file system is simulated.)
 #[test]
 fn every_planted_bug_is_found_by_some_seed() {
+    // Each is to be caught by what it does; one of these is in what is said of it.
+    let doubled = &["doubled: ", "rows of its key"][..];
+    let signs = [
+        ("committed_before_decision", &["of which the checkpoint directory knows nothing"][..]),
+        ("recommit_skipped", &["rows of", "rows of its key"]),
+        ("fencing_skipped", &["that was replaced said", "doubled: ", "rows of its key"]),
+        ("positions_late", doubled),
+        ("acknowledgement_counted_twice", &["at the end", "rows of its key"]),
+        ("shared_file_deleted", &["though the checkpoint lists it"]),
+        ("stash_off", doubled),
+    ];
     let bugs = staunch::core::crash::BUGS.iter().filter(|bug| **bug != "folder_sync_skipped");
+    assert_eq!(bugs.clone().count(), signs.len());
     for bug in bugs {
+        let sign = signs.iter().find(|(name, _)| name == bug);
+        let (_, sign) = sign.unwrap_or_else(|| panic!("nobody says how {bug} is caught"));
         let mut simulate = std::process::Command::new(env!("CARGO_BIN_EXE_simulate"));
         let run = simulate.args(["--seeds", "8000"]).env("STAUNCH_BUG", bug).output().unwrap();
         let said = String::from_utf8_lossy(&run.stderr);
         assert!(!run.status.success() && said.contains("replay it with: simulate --seed"), "{bug}: {said}");
+        assert!(sign.iter().any(|sign| said.contains(sign)), "{bug} is not caught by {sign:?}: {said}");
         println!("{bug}: {}", said.lines().next().unwrap_or_default());
     }
 }

@@ -24,16 +24,17 @@ fn line_ends_of_windows_give_the_same_result() {
 #[test]
 fn a_checkpoint_every_ten_milliseconds_changes_nothing() {
     let case = Case::flights();
-    case.complete("--workers 3 --checkpoint-every 10ms --rate 13000");
+    case.complete("--workers 3 --checkpoint-every 10ms --rate 7000");
     case.assert_batch_result();
+    // Hundreds of checkpoints, or a few on a slow disk.
     let files = jobs::output::committed(&case.output()).unwrap();
-    assert!(files.len() > 20, "only {} files in two seconds", files.len());
+    assert!(files.len() > 3, "only {} files in four seconds", files.len());
 }
 
 #[test]
 fn with_checkpoints_off_everything_is_published_at_the_end() {
     let case = Case::flights();
-    let mut running = case.start("--checkpoint-every off --rate 20000");
+    let mut running = case.start("--checkpoint-every off --rate 5000");
     wait_for_log(&running, "running");
     std::thread::sleep(Duration::from_millis(700));
     assert!(running.ended().unwrap().is_none(), "it still runs");

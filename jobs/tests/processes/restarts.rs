@@ -12,14 +12,14 @@ const LIVENESS: Duration = Duration::from_secs(10);
 fn after_a_kill_the_first_new_record_comes_soon() {
     let case = Case::flights();
     let mut times = Vec::new();
+    // The first line takes a day of flights. From then on slowly: the input must last for all kills.
     let mut running = case.start("--workers 2 --rate 2000 --checkpoint-every 100ms");
     case.wait_for_lines(&running, 1);
     for _ in 0..TIMES {
         let address = free_address().unwrap();
         let killed = Instant::now();
         running.kill().unwrap();
-        running =
-            case.start(&format!("--workers 2 --rate 2000 --checkpoint-every 100ms --metrics {address}"));
+        running = case.start(&format!("--workers 2 --rate 500 --checkpoint-every 100ms --metrics {address}"));
         let read = || {
             let metrics = Metrics::of(address)?;
             (metrics.sum("staunch_records_in_total", &["step=\"flights\""]) > 0.0).then(|| killed.elapsed())

@@ -1,6 +1,7 @@
 //! Signals: stop, drain, savepoint; and a second copy of a running job.
 
-use crate::support::{Case, assert_same, data_text, ended, signal, wait_for_log};
+use crate::support::{Case, LONGEST, assert_same, data_text, ended, signal};
+use jobs::running::{Metrics, free_address, until};
 use jobs::{batch, output};
 use std::fs;
 
@@ -27,9 +28,14 @@ fn sigterm_takes_a_last_checkpoint_and_the_rerun_continues() {
 #[test]
 fn a_stop_between_periodic_checkpoints_keeps_everything_that_was_read() {
     let case = Case::flights();
-    let mut running = case.start("--rate 20000 --checkpoint-every 1h");
-    wait_for_log(&running, "running");
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let address = free_address().unwrap();
+    let mut running = case.start(&format!("--rate 5000 --checkpoint-every 1h --metrics {address}"));
+    // Some days of flights, so that there are windows that are over; and far from all.
+    let enough = || {
+        let read = Metrics::of(address)?.sum("staunch_records_in_total", &["step=\"flights\""]);
+        (read >= 5000.0).then_some(())
+    };
+    assert!(until(LONGEST, enough).is_some(), "it does not read:\n{}", running.log().join("\n"));
     signal(&running, libc::SIGTERM);
     assert_eq!(ended(&mut running).code, Some(0));
     assert!(!case.lines().is_empty(), "the last checkpoint publishes what was ready");
@@ -83,7 +89,7 @@ fn a_job_continues_from_a_savepoint_that_is_named() {
     let mut running = case.start(&format!("{SLOWLY} --workers 2"));
     case.wait_for_lines(&running, 50);
     signal(&running, libc::SIGUSR1);
-    let entry = jobs::running::until(crate::support::LONGEST, || {
+    let entry = until(LONGEST, || {
         running
             .log()
             .iter()

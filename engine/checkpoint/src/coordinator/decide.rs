@@ -121,8 +121,10 @@ impl Coordinator {
         if self.failures > self.setup.tolerated_failures {
             return self.stop(StopReason::CheckpointsFailing { count: self.failures, last: reason });
         }
-        if matches!(attempt.kind, Kind::Stop | Kind::Final) {
-            self.await_end(attempt.kind);
+        match attempt.kind {
+            Kind::Stop | Kind::Final => self.await_end(attempt.kind),
+            Kind::Savepoint { .. } => self.drop_request(attempt.kind, "it failed; ask again"),
+            Kind::Periodic => {}
         }
         self.go_on(now_ms);
     }

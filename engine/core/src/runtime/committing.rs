@@ -80,6 +80,9 @@ impl CommitterFactory {
     }
 }
 
+/// Most committables of one call. After an outage there may be many; each call has the whole time limit.
+const AT_ONCE: usize = 64;
+
 /// The task of one sink's committer.
 pub(crate) struct CommitTask {
     pub(crate) sink: String,
@@ -93,7 +96,7 @@ impl CommitTask {
         while let Some(committables) = due.recv().await {
             crash::pass("commit.due");
             let began = Instant::now();
-            let event = self.commit(&committables).await;
+            let event = self.commit_all(&committables).await;
             let result = if matches!(event, Event::Committed { .. }) { "committed" } else { "refused" };
             self.shared.metrics.commits.with_label_values(&[&self.sink, result]).inc();
             let took = began.elapsed().as_secs_f64();
@@ -103,17 +106,31 @@ impl CommitTask {
         }
     }
 
-    async fn commit(&mut self, committables: &[Committable]) -> Event {
+    async fn commit_all(&mut self, committables: &[Committable]) -> Event {
         let upto = committables.iter().map(|c| c.checkpoint).max().unwrap_or(CheckpointId(0));
+        for some in committables.chunks(AT_ONCE) {
+            if let Err(failed) = self.commit(some).await {
+                return failed;
+            }
+        }
+        Event::Committed { sink: self.sink.clone(), upto }
+    }
+
+    async fn commit(&mut self, committables: &[Committable]) -> Result<(), Event> {
         let first = committables.first().map_or(CheckpointId(0), |c| c.checkpoint);
         let deadline = wall::now() + self.shared.config.commit_timeout;
         let mut wait = FIRST_WAIT;
         loop {
             let left = deadline.saturating_duration_since(wall::now());
             let committed = tokio::time::timeout(left, self.committer.commit(committables)).await;
-            crash::pass("commit.at_target");
+            let committed = match crash::point("commit.at_target") {
+                Ok(()) => committed,
+                Err(lost) => {
+                    Ok(Err(CommitError::Retry(Error::external("the answer is lost").caused_by(lost))))
+                }
+            };
             let reason = match committed {
-                Ok(Ok(())) => return Event::Committed { sink: self.sink.clone(), upto },
+                Ok(Ok(())) => return Ok(()),
                 Ok(Err(CommitError::Refused(error))) => error.to_string(),
                 Ok(Err(CommitError::Retry(error))) => {
                     if wall::now() < deadline && !self.shared.is_stopping() {
@@ -123,11 +140,16 @@ impl CommitTask {
                         wait = (wait * 2).min(LONGEST_WAIT);
                         continue;
                     }
-                    format!("{error}; gave up after {:?}", self.shared.config.commit_timeout)
+                    format!(
+                        "{error}; gave up after {:?} (--commit-timeout)",
+                        self.shared.config.commit_timeout
+                    )
                 }
-                Err(_) => format!("no answer within {:?}", self.shared.config.commit_timeout),
+                Err(_) => {
+                    format!("no answer within {:?} (--commit-timeout)", self.shared.config.commit_timeout)
+                }
             };
-            return Event::CommitFailed { sink: self.sink.clone(), checkpoint: first, reason };
+            return Err(Event::CommitFailed { sink: self.sink.clone(), checkpoint: first, reason });
         }
     }
 }

@@ -417,10 +417,12 @@ impl Driver {
         let deletion = self.shared.io.beside(move || {
             let names = expiry.slots.iter().map(|slot| log.name(*slot)).chain(expiry.files);
             for name in names {
-                if let Err(error) = shared.storage.delete(&name) {
+                let deleted = shared.storage.delete(&name).map_err(Error::from);
+                let failed = |error| Error::external("asked for").caused_by(error);
+                if let Err(error) = deleted.and_then(|()| crash::point("expire.some_deleted").map_err(failed))
+                {
                     tracing::warn!(%error, "an expired checkpoint's file was not deleted");
                 }
-                crash::pass("expire.some_deleted");
             }
         });
         self.state.expiring.retain(|deletion| !deletion.is_finished());

@@ -132,7 +132,10 @@ where
 
 /// Runs the coordinator beside the workers until the end.
 fn work(shared: &Shared, driver: Driver, workers: WorkerGuards<()>) -> Result<Outcome> {
-    let outcome = driver.run();
+    // The workers leave only when they are told to, also after a bug in the coordinator.
+    let outcome = catch_unwind(AssertUnwindSafe(|| driver.run())).unwrap_or_else(|panic| {
+        Err(Error::internal(format!("the coordinator panicked: {}", panic_text(&*panic))))
+    });
     shared.stop();
     for joined in workers.join() {
         if let Err(panic) = joined {

@@ -91,24 +91,22 @@ impl Log {
 
     /// Finds out what became of a creation whose outcome is unknown.
     pub(crate) fn recognise(&self, slot: Slot, manifest: &Manifest) -> Published {
-        let name = slot_name(slot);
-        let found = match self.storage.get(&name) {
-            Ok(bytes) => match Record::decode(&name, &bytes) {
-                Ok(record) => Some(record),
-                Err(error) => return Published::Unknown(error.to_string()),
-            },
-            Err(StorageError::NotFound { .. }) => None,
+        // Trying again, and not only looking: what is there may be visible without being durable yet, and the
+        // storage promises to make it so before it says that it exists.
+        let record = Record::Checkpoint(Box::new(manifest.clone()));
+        match self.create(slot, &record) {
+            Ok(Put::Created) => return self.confirm(slot),
+            Ok(Put::Exists) => {}
             Err(error) => return Published::Unknown(error.to_string()),
-        };
-        if found.is_none() {
-            let record = Record::Checkpoint(Box::new(manifest.clone()));
-            return match self.create(slot, &record) {
-                Ok(Put::Created) => self.confirm(slot),
-                Ok(Put::Exists) => Published::Unknown("the slot was filled meanwhile".into()),
-                Err(error) => Published::Unknown(error.to_string()),
-            };
         }
-        match log::recognise(found.as_ref(), manifest) {
+        let name = slot_name(slot);
+        let found = self.storage.get(&name).map_err(|error| error.to_string());
+        let found = found.and_then(|bytes| Record::decode(&name, &bytes).map_err(|error| error.to_string()));
+        let found = match found {
+            Ok(record) => record,
+            Err(error) => return Published::Unknown(error),
+        };
+        match log::recognise(Some(&found), manifest) {
             Published::Created => self.confirm(slot),
             other => other,
         }

@@ -60,9 +60,18 @@ pub(crate) fn take_over(
         let records = log.read()?;
         let start =
             Start { job: &config.job, from: config.from, fresh_lineage: fresh, holder, at_ms: unix_ms() };
-        let recovery = recover(&start, &records).map_err(|e| {
-            Error::job(format!("cannot start from {}", config.checkpoints.display())).caused_by(e)
-        })?;
+        let recovery = match recover(&start, &records) {
+            Ok(recovery) => recovery,
+            Err(error) => {
+                let error = Error::job(format!("cannot start from {}", config.checkpoints.display()))
+                    .caused_by(error);
+                if !log.has_grown(&records)? {
+                    return Err(error);
+                }
+                refusal = Some(error);
+                continue;
+            }
+        };
         if let Some((_, manifest)) = &recovery.restore {
             check_fit(manifest, registry)?;
             check_guarantee(manifest, config.guarantee)?;
@@ -70,7 +79,7 @@ pub(crate) fn take_over(
         let what = (recovery.lineage.clone(), recovery.restore.is_some());
         if checked.as_ref() != Some(&what) {
             match check(&recovery) {
-                Ok(()) => checked = Some(what),
+                Ok(()) => (checked, refusal) = (Some(what), None),
                 Err(error) if !log.has_grown(&records)? => return Err(error),
                 Err(error) => refusal = Some(error),
             }

@@ -8,7 +8,7 @@ use super::coordinator::Driver;
 use super::generation::start_workers;
 use super::io::Io;
 use super::recovery::Identity;
-use super::shared::Shared;
+use super::shared::{Shared, panic_text};
 use super::start::{End, Ground, begin};
 use super::wall::Time;
 use super::worker::Turns;
@@ -20,6 +20,7 @@ use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::run::Outcome;
 use staunch_state::{Hand, storage::Storage};
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, PoisonError};
@@ -59,6 +60,16 @@ pub struct Setup {
     pub time: Duration,
     /// What happens at crash points.
     pub at_point: crash::Handler,
+}
+
+/// What the handler of crash points unwinds with if the process dies there.
+#[derive(Clone, Copy, Debug)]
+pub struct Died;
+
+/// The error of a part that panicked; none if that was the death of its process.
+fn panicked(payload: &(dyn Any + Send)) -> Option<Error> {
+    let died = payload.is::<Died>();
+    (!died).then(|| Error::internal(format!("panicked: {}", panic_text(payload))))
 }
 
 /// What became of a start.
@@ -111,8 +122,11 @@ impl Process {
     {
         let time = Time::new(setup.time);
         let _inside = Inside::new(&time, &setup.at_point);
-        let died = |_| Err(Error::external("the process died while it started"));
-        catch_unwind(AssertUnwindSafe(|| Self::start_inside(build, setup, &time))).unwrap_or_else(died)
+        let started = catch_unwind(AssertUnwindSafe(|| Self::start_inside(build, setup, &time)));
+        started.unwrap_or_else(|payload| match panicked(&*payload) {
+            Some(error) => Err(error),
+            None => Err(Error::external("the process died while it started")),
+        })
     }
 
     fn start_inside<B>(build: B, setup: Setup, time: &Arc<Time>) -> Result<Started>
@@ -187,11 +201,15 @@ impl Process {
     }
 
     /// One of its parts moves. Returns how the process ended, once it has: it must be dropped then. The
-    /// handler of crash points may unwind: then the part stops where it is, as in a crash.
+    /// handler of crash points may unwind with [`Died`]: then the part stops where it is, as in a crash. Any
+    /// other panic is the error of a bug.
     pub fn act(&mut self, actor: Actor) -> Option<Result<Outcome>> {
         let _inside = Inside::new(&self.time, &self.at_point);
         // After an unwinding the process is only fit to be dropped, which its owner knows.
-        catch_unwind(AssertUnwindSafe(|| self.move_part(actor))).ok().flatten()
+        match catch_unwind(AssertUnwindSafe(|| self.move_part(actor))) {
+            Ok(ended) => ended,
+            Err(payload) => panicked(&*payload).map(Err),
+        }
     }
 
     fn move_part(&mut self, actor: Actor) -> Option<Result<Outcome>> {

@@ -314,7 +314,14 @@ impl<S: Source> Driver<S> {
         for _ in 0..self.splits.len() {
             self.turn = (self.turn + 1) % self.splits.len();
             let split = &mut self.splits[self.turn];
+            let was_finished = split.is_finished();
             let more = split.poll(&mut context, &mut buffer)?;
+            if split.is_finished() && !was_finished {
+                // That it is finished must come into a checkpoint, even if no record comes any more: a file
+                // may be deleted after its end. And another split may wait for its place.
+                self.worker.shared.clock.note_activity();
+                self.again.activate();
+            }
             if !buffer.records.is_empty() || !buffer.bad.is_empty() {
                 self.emit(buffer, records, letters)?;
                 return Ok(true);

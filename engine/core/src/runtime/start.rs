@@ -17,12 +17,17 @@ use crate::metrics::Metrics;
 use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
 use staunch_checkpoint::coordinator::{Coordinator, Setup};
-use staunch_checkpoint::{Committable, Parts, Recovery};
+use staunch_checkpoint::retention::surplus_fences;
+use staunch_checkpoint::{Committable, Generation, Parts, Recovery};
 use staunch_state::storage::Storage;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Longer than any process lives: a hundred years.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// What a job runs on: its checkpoint storage, its I/O, who it is.
 pub(crate) struct Ground {
@@ -57,8 +62,10 @@ pub(crate) struct End {
 
 impl End {
     pub(crate) fn clean_up(self, ended_well: bool) {
-        // Left over after a crash, it is emptied by the next start.
-        let _ = std::fs::remove_dir_all(self.spill_dir);
+        // Left over after a crash, it is removed by the next start.
+        let _ = std::fs::remove_dir_all(&self.spill_dir);
+        // Unless another generation has its own in it by now.
+        let _ = self.spill_dir.parent().map(std::fs::remove_dir);
         // There may be no next start that would find what the last checkpoints left behind.
         if ended_well
             && let Err(error) =
@@ -78,13 +85,18 @@ pub(crate) fn begin(
     metrics: &Metrics,
 ) -> Result<Option<Ready>> {
     let began = Instant::now();
+    // A time that is never reached must not overflow the clock.
+    config.checkpoint_every = config.checkpoint_every.map(|every| every.min(NEVER));
+    config.checkpoint_timeout = config.checkpoint_timeout.min(NEVER);
+    config.commit_timeout = config.commit_timeout.min(NEVER);
     let log = Log::new(Arc::clone(&ground.storage));
     let check = |recovery: &Recovery| {
         check_workers(config.workers, groups(&config, recovery))?;
         check_sinks(&config, &registry, recovery, &ground)
     };
-    let recovery = recovery::take_over(&config, &ground.identity, &log, &registry, check)?;
+    let mut recovery = recovery::take_over(&config, &ground.identity, &log, &registry, check)?;
     config.groups = groups(&config, &recovery);
+    forget_fences(&mut recovery, &log, &*ground.storage);
     crash::pass("recovery.claimed");
     announce(&recovery);
     metrics.restarts.inc_by(recovery.generation.0.saturating_sub(1) as f64);
@@ -101,13 +113,15 @@ pub(crate) fn begin(
     crash::pass("recovery.recommitted");
     // Of a complete job, too: a process that was replaced may have gone on writing until it noticed.
     recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
+    remove_older_work(&shared.config, shared.generation)?;
     if finished {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(None);
     }
     find_splits(&shared, registry)?;
     let spill_dir = shared.spill_dir.clone();
-    empty(&spill_dir)?;
+    let what = || format!("cannot make the working directory {}", spill_dir.display());
+    std::fs::create_dir_all(&spill_dir).map_err(|e| Error::external(what()).caused_by(e))?;
     Ok(Some(Ready { shared, driver, sender, began, log, spill_dir }))
 }
 
@@ -138,11 +152,23 @@ fn share(
         io: ground.io,
         coordinator,
         metrics: metrics.clone(),
-        spill_dir: config.state_dir.clone().unwrap_or_else(|| config.checkpoints.join("work")),
+        spill_dir: work_dir(&config).join(own_work(&config.job, recovery.generation)),
         stateful_steps: registry.states.len(),
         splits,
         config,
     }))
+}
+
+/// Deletes fences that nothing needs. A start does that itself: one that never decides anything, as of a job that
+/// is complete, would only ever add its own.
+fn forget_fences(recovery: &mut Recovery, log: &Log, storage: &dyn Storage) {
+    let surplus = surplus_fences(&recovery.log);
+    for slot in &surplus {
+        if let Err(error) = storage.delete(&log.name(*slot)) {
+            tracing::warn!(%error, "an old record of the log was not deleted");
+        }
+    }
+    recovery.log.retain(|entry| !surplus.contains(&entry.slot));
 }
 
 /// The number of key groups: the checkpoint's, if there is one.
@@ -226,12 +252,38 @@ fn setup(shared: &Shared, registry: &Registry, recovery: Recovery) -> Setup {
     }
 }
 
-fn empty(dir: &std::path::Path) -> Result<()> {
-    let what = || format!("cannot empty the working directory {}", dir.display());
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::external(what()).caused_by(e)),
-        _ => std::fs::create_dir_all(dir).map_err(|e| Error::external(what()).caused_by(e)),
+/// Where state is on disk while a job runs. Each generation has a directory of its own in it: one that does not
+/// know yet that it was replaced must not touch the files of its successor.
+fn work_dir(config: &RunConfig) -> PathBuf {
+    config.state_dir.clone().unwrap_or_else(|| config.checkpoints.join("work"))
+}
+
+fn own_work(job: &str, generation: Generation) -> String {
+    format!("{job}-g{}", generation.0)
+}
+
+/// Removes what older generations of the job left in the working directory.
+fn remove_older_work(config: &RunConfig, generation: Generation) -> Result<()> {
+    let place = work_dir(config);
+    let failed =
+        |e| Error::external(format!("cannot empty the working directory {}", place.display())).caused_by(e);
+    let entries = match std::fs::read_dir(&place) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of = name.strip_prefix(&config.job).and_then(|rest| rest.strip_prefix("-g")?.parse().ok());
+        if of.is_some_and(|older: u64| older < generation.0) {
+            match std::fs::remove_dir_all(entry.path()) {
+                // It may be removing it itself.
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
+                _ => {}
+            }
+        }
     }
+    Ok(())
 }
 
 type Committers = HashMap<String, tokio::sync::mpsc::UnboundedSender<Vec<Committable>>>;
@@ -253,7 +305,9 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
         }
         let context = shared.sink_context(&factory.name, 0);
         let committer = caught(&factory.name, || shared.io.block_on(factory.recover(context, listed)))?;
-        crash::pass("recovery.sink_fenced");
+        let unanswered =
+            |error| Error::external("the target does not answer").caused_by(error).in_step(&factory.name);
+        crash::point("recovery.sink_fenced").map_err(unanswered)?;
         let (sender, due) = tokio::sync::mpsc::unbounded_channel();
         let task = CommitTask { sink: factory.name.clone(), committer, shared: Arc::clone(shared) };
         shared.spawn(&factory.name, "the committer", task.run(due));

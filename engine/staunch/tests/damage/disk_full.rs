@@ -8,9 +8,11 @@ use staunch::prelude::*;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// So many changes that state is written as a whole again and again, which flushes what is spilled.
-const INPUT: Input = Input { splits: 2, records: 300_000, keys: 150_000 };
+const INPUT: Input = Input { splits: 2, records: 500_000, keys: 150_000 };
 const STATE_BYTES: usize = 100_000;
 
 /// A small file system of its own; unmounted at the end.
@@ -46,12 +48,17 @@ impl Drop for SmallDisk {
     }
 }
 
-fn totals(output: &Collected<Total>) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
-    let output = output.clone();
+/// The job; every 256 records of a split it pauses for so many milliseconds.
+fn totals(
+    output: &Collected<Total>,
+    pause_ms: &Arc<AtomicU64>,
+) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
+    let (output, pause_ms) = (output.clone(), Arc::clone(pause_ms));
     move |job| {
-        INPUT.totals(job, output.clone(), |number| {
+        let pause_ms = Arc::clone(&pause_ms);
+        INPUT.totals(job, output.clone(), move |number| {
             if number % 256 == 0 {
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(pause_ms.load(SeqCst)));
             }
         });
         Ok(())
@@ -67,9 +74,12 @@ fn when_the_disk_is_full_while_state_spills_the_job_ends_and_the_last_checkpoint
 
     // Room enough at first, for state of which most is spilled.
     place.config.state_dir = Some(disk.0.join("work"));
-    let running = place.start(totals(&output));
+    // Slowly at first: after some checkpoints on a slow disk, too, most of the input must be left.
+    let pause_ms = Arc::new(AtomicU64::new(10));
+    let running = place.start(totals(&output, &pause_ms));
     eventually("some checkpoints", || running.metric("staunch_checkpoints_completed_total", "") >= 3.0);
     disk.fill();
+    pause_ms.store(1, SeqCst);
     let error = running.wait().unwrap_err().to_string();
     assert!(error.contains("No space left"), "{error}");
     let before = output.committed();
@@ -79,7 +89,7 @@ fn when_the_disk_is_full_while_state_spills_the_job_ends_and_the_last_checkpoint
     // Still full, again and again: each start says why it ends, and what was decided stays.
     for workers in [2, 1, 2] {
         place.config.workers = workers;
-        let error = place.fail(totals(&output)).to_string();
+        let error = place.fail(totals(&output, &pause_ms)).to_string();
         assert!(error.contains("No space left"), "{error}");
         assert!(error.contains("totals"), "it does not say which step: {error}");
         assert!(!error.contains("panicked") && !error.contains("internal"), "{error}");
@@ -91,7 +101,7 @@ fn when_the_disk_is_full_while_state_spills_the_job_ends_and_the_last_checkpoint
 
     // With room again, the result is that of a run without trouble.
     place.config.state_dir = Some(folder.join("large"));
-    place.finish(totals(&output));
+    place.finish(totals(&output, &pause_ms));
     INPUT.check_all(&output.committed());
     assert!(output.committed().starts_with(&before));
 }

@@ -5,6 +5,7 @@ use crate::harness::{Dice, Fuse, place};
 use crate::oracle::{Input, Total};
 use staunch::memory::collect;
 use staunch::prelude::*;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -14,21 +15,29 @@ const INPUT: Input = Input { splits: 4, records: 30_000, keys: 50 };
 fn a_step_that_panics_at_random_records_loses_and_doubles_nothing() {
     let mut dice = Dice::new(1);
     let (mut crashes, mut restored) = (0, 0);
-    for _ in 0..12 {
+    for round in 0..12 {
         let (place, output) = (place().every_ms(5), collect::<Total>());
         let mut place = place.workers(2);
+        let room = place.config.inflight_bytes;
         loop {
             place.config.workers = 1 + dice.roll(3) as usize;
-            let fuse = Fuse::at(1 + dice.roll(100_000));
+            // In most rounds the first crash waits for the first commit, however long a checkpoint takes.
+            let waits = round % 4 != 0 && output.committed().is_empty();
+            let fuse = Fuse::at(1 + dice.roll(if waits { 40_000 } else { 100_000 }));
+            // A barrier waits for what is in flight: while a commit is waited for, that is a batch at a time.
+            place.config.inflight_bytes = if waits { 64 << 10 } else { room };
             let (sink, pass) = (output.clone(), fuse.clone());
             let outcome = place.run(move |job| {
-                let pass = pass.clone();
-                // The records come slowly enough for some checkpoints.
+                let (pass, seen) = (pass.clone(), sink.clone());
+                let waiting = Cell::new(waits);
+                // The records come slowly enough for some checkpoints, and far more slowly before the commit
+                // that is waited for: the input must last until it comes.
                 INPUT.totals(job, sink.clone(), move |number| {
-                    assert!(!pass.burn(), "a record that nobody can stomach");
                     if number % 1024 == 0 {
-                        std::thread::sleep(Duration::from_micros(500));
+                        waiting.set(waiting.get() && seen.committed().is_empty());
+                        std::thread::sleep(Duration::from_micros(if waiting.get() { 50_000 } else { 500 }));
                     }
+                    assert!(waiting.get() || !pass.burn(), "a record that nobody can stomach");
                 });
                 Ok(())
             });
@@ -119,7 +128,10 @@ fn failing_now_in_the_sink_and_now_in_the_job_loses_and_doubles_nothing() {
         let moment = [Moment::Write, Moment::Prepare, Moment::Commit, Moment::Committed][round % 4];
         // Further every time, so that it ends.
         let deed = [Deed::Fail, Deed::Panic, Deed::Refuse][dice.roll(3) as usize];
-        sink.replace(once(moment, 2 + dice.roll(4 + round as u64 / 2), deed));
+        let nth = 2 + dice.roll(4 + round as u64 / 2);
+        // Where checkpoints take long, there may be no second commit before the end.
+        let nth = if round < 4 && moment == Moment::Commit { 1 } else { nth };
+        sink.replace(once(moment, nth, deed));
         began.fetch_add(1, SeqCst);
         match place.run(totals_into(&sink)) {
             // Already, if the last run failed after the final checkpoint was decided.

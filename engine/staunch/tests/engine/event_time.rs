@@ -3,9 +3,11 @@
 use crate::faulty::{Deed, Faulty, Moment, faulty};
 use crate::harness::{Place, Running, eventually, place};
 use crate::topic::Topic;
+use staunch::core::Request;
 use staunch::core::source::Source;
 use staunch::prelude::*;
 use staunch::{discard, memory};
+use staunch_checkpoint::Kind;
 use std::time::Instant;
 
 type Event = (u64, i64);
@@ -136,7 +138,9 @@ fn a_union_has_the_lower_watermark_of_two_sources() {
 #[test]
 fn a_split_that_is_found_later_holds_the_watermark_until_it_speaks() {
     for workers in 1..=2 {
-        let place = place().workers(workers);
+        let mut place = place().workers(workers);
+        // So that no record of the log goes away while it is looked at.
+        place.config.retained = 1000;
         let topic = Topic::<Event>::new(2).discovering(Duration::from_millis(20), [0]);
         let source = topic.clone();
         let running = count(&place, move || source.clone().event_time(time, Duration::ZERO));
@@ -144,7 +148,10 @@ fn a_split_that_is_found_later_holds_the_watermark_until_it_speaks() {
         reaches(&running, 99);
         topic.list(1);
         eventually("the new split is read", || topic.polls(1) > 0);
-        std::thread::sleep(Duration::from_millis(50));
+        // Behind the barrier of a checkpoint that begins now, everybody knows of the new split.
+        running.controls.request(Request::Savepoint("known".into()));
+        let known = Kind::Savepoint { name: "known".into() };
+        eventually("the savepoint", || place.manifests().iter().any(|m| m.kind == known));
         topic.push(0, [(1, 1000)]);
         stays(&running, 99);
         topic.push(1, [(1, 150)]);
@@ -162,25 +169,30 @@ fn a_split_that_is_not_read_because_the_sink_is_slow_is_not_idle() {
     // A record fills a step.
     place.config.inflight_bytes = 4 * size_of::<Event>();
     let topic = Topic::<Event>::new(2);
+    // Longer than it takes until the sink holds the source up, and shorter than the sink does so.
+    let idle = Duration::from_secs(1);
     let sink: Faulty<Event> =
-        faulty(|now| if now == Moment::Write { Deed::Wait(5 * IDLE) } else { Deed::Go });
+        faulty(move |now| if now == Moment::Write { Deed::Wait(3 * idle) } else { Deed::Go });
     let (source, output) = (topic.clone(), sink.clone());
     let running = place.start(move |job| {
-        let events = job.source("events", source.clone().event_time(time, Duration::ZERO).idle_after(IDLE));
+        let events = job.source("events", source.clone().event_time(time, Duration::ZERO).idle_after(idle));
         events.clone().sink("slow", output.clone());
         let windows = events.key_by(|e| e.0).window(Tumbling::of(Duration::from_millis(10)));
         windows.count("counts").sink("output", discard::sink());
         Ok(())
     });
+    let read = || running.metric("staunch_records_in_total", "step=\"events\"");
     topic.push(1, [(1, 0)]);
-    reaches(&running, 0);
-    for n in 0..6 {
+    eventually("the first record is read", || read() == 1.0);
+    // Each in a step of its own; four steps are all that may be unfinished.
+    for n in 0..3 {
         topic.push(0, [(1, 1000 + n)]);
-        std::thread::sleep(Duration::from_millis(8));
+        eventually("the next record is read", || read() == 2.0 + n as f64);
     }
+    topic.push(0, [(1, 1003), (1, 1004), (1, 1005)]);
     topic.push(1, [(1, 5), (1, 6)]);
     sink.behave();
-    std::thread::sleep(6 * IDLE);
+    eventually("all is read", || read() == 9.0);
     assert_eq!(running.metric("staunch_late_records_total", ""), 0.0);
     topic.end_all();
     assert_eq!(running.wait().unwrap(), Outcome::Finished);
@@ -201,17 +213,17 @@ fn a_drain_fires_all_windows_and_what_comes_after_it_is_never_half_done() {
         });
         topic.push(0, (0..500).map(|n| (n % 5, n as i64)));
         eventually("all is read", || running.metric("staunch_records_in_total", "counts") == 500.0);
-        running.controls.request(staunch::core::Request::Drain);
+        running.controls.request(Request::Drain);
         if stop_too {
             // Too late: a stop in the middle of a drain would keep fired windows beside unread input.
-            running.controls.request(staunch::core::Request::Stop);
-            running.controls.request(staunch::core::Request::Savepoint("late".into()));
+            running.controls.request(Request::Stop);
+            running.controls.request(Request::Savepoint("late".into()));
         }
         assert_eq!(running.wait().unwrap(), Outcome::Finished);
         let mut counts = output.committed();
         counts.sort();
         assert_eq!(counts, (0..5).map(|key| (key, 100)).collect::<Vec<_>>());
-        let open = place.manifests().into_iter().filter(|m| m.kind != staunch_checkpoint::Kind::Final);
+        let open = place.manifests().into_iter().filter(|m| m.kind != Kind::Final);
         for shard in open.flat_map(|m| m.states["counts"].shards.clone()) {
             assert_ne!(shard.watermark_ms, Some(i64::MAX), "the end of time beside input that goes on");
         }

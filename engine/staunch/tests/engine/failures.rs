@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Instant;
 
-/// Runs a job that fails by itself, on 1 to 3 workers: it is back within a second, and says why.
+/// Far more than a start and an end take on a slow machine, and less than any time limit of a job.
+const PROMPT: Duration = Duration::from_secs(15);
+
+/// Runs a job that fails by itself, on 1 to 3 workers: it is back soon, and says why.
 fn fails_with<B>(words: &[&str], build: B)
 where
     B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + Clone + 'static,
@@ -21,7 +24,7 @@ where
         for word in words {
             assert!(error.contains(word), "no {word:?} in {error:?}");
         }
-        assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}: {error}", began.elapsed());
+        assert!(began.elapsed() < PROMPT, "it took {:?}: {error}", began.elapsed());
     }
 }
 
@@ -81,7 +84,7 @@ fn a_reader_that_fails_or_panics_ends_the_job_with_the_name_of_the_source() {
             topic.fail(2, failure);
             let began = Instant::now();
             let error = running.wait().unwrap_err();
-            assert!(began.elapsed() < Duration::from_secs(1));
+            assert!(began.elapsed() < PROMPT, "it took {:?}", began.elapsed());
             assert_eq!(error.step(), Some("broker"));
             assert!(error.to_string().contains(words), "{error}");
         }

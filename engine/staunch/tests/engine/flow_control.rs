@@ -8,6 +8,7 @@ use staunch::{discard, generator};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
 
 /// A kilobyte, so that a leak shows quickly.
 type Record = (u64, [[u64; 32]; 4]);
@@ -58,8 +59,8 @@ fn memory_stays_flat_behind_a_sink_a_hundred_times_slower_than_the_source() {
             Moment::Write => Deed::Wait(Duration::from_millis(20)),
             _ => Deed::Go,
         });
-        let written = sink.clone();
-        let running = place.start(move |job| {
+        let output = sink.clone();
+        let build = move |job: &Job<'_>| {
             let count = Arc::clone(&count);
             job.source("records", generator::sequence(None, 4, record))
                 .inspect(move |_| {
@@ -67,11 +68,13 @@ fn memory_stays_flat_behind_a_sink_a_hundred_times_slower_than_the_source() {
                 })
                 .key_by(|(n, _)| *n % 1000)
                 .fold("last", |last: &mut u64, (n, _)| *last = n)
-                .sink("output", sink.clone());
+                .sink("output", output.clone());
             Ok(())
-        });
-        eventually("the first output", || !written.committed().is_empty());
-        let (before, began) = (resident(), busy());
+        };
+        let running = place.start(build.clone());
+        eventually("the first output", || !sink.committed().is_empty());
+        let (before, busy_before, read_before) = (resident(), busy(), read.load(SeqCst));
+        let began = Instant::now();
         let behind = || read.load(SeqCst) as f64 - running.metric("staunch_records_in_total", "output");
         for _ in 0..30 {
             std::thread::sleep(Duration::from_millis(100));
@@ -79,12 +82,21 @@ fn memory_stays_flat_behind_a_sink_a_hundred_times_slower_than_the_source() {
             assert!(grown < 48 << 20, "{grown} bytes more after a while");
             assert!(behind() < 40_000.0, "{} records are in flight", behind());
         }
-        let used = busy() - began;
-        assert!(
-            used < Duration::from_millis(900),
-            "waiting for the sink took {used:?} of processor time in 3 s"
-        );
+        let (used, took, records) = (busy() - busy_before, began.elapsed(), read.load(SeqCst) - read_before);
         assert_eq!(running.stop(), Outcome::Stopped);
+
+        // What as many records cost on this machine when nobody waits.
+        sink.behave();
+        let (busy_before, read_before) = (busy(), read.load(SeqCst));
+        let running = place.start(build);
+        eventually("as many are read", || read.load(SeqCst) >= read_before + records);
+        assert_eq!(running.stop(), Outcome::Stopped);
+        let cost = busy() - busy_before;
+        // A worker that does not sleep while it waits takes a whole core.
+        assert!(
+            used < cost + took / 2,
+            "with a slow sink it took {used:?} of processor time in {took:?}, with a fast one {cost:?} in all"
+        );
     });
 }
 
@@ -107,11 +119,17 @@ fn an_idle_job_uses_hardly_any_processor_time() {
             (0..4).for_each(|split| topic.push(split, [n]));
             std::thread::sleep(Duration::from_millis(5));
         }
-        std::thread::sleep(Duration::from_millis(100));
-        let began = busy();
-        std::thread::sleep(Duration::from_secs(3));
-        let used = busy() - began;
-        assert!(used <= Duration::from_millis(30), "{used:?} of processor time in 3 s");
+        // What there was to do may take its time on a slow disk: one quiet time of three is enough.
+        let hardly_any = Duration::from_millis(30);
+        let mut used = Duration::MAX;
+        for _ in 0..3 {
+            if used > hardly_any {
+                let before = busy();
+                std::thread::sleep(Duration::from_secs(3));
+                used = busy() - before;
+            }
+        }
+        assert!(used <= hardly_any, "{used:?} of processor time in 3 s");
         assert_eq!(running.stop(), Outcome::Stopped);
     });
 }
@@ -121,7 +139,7 @@ fn a_stop_behind_a_slow_sink_is_prompt_because_little_is_in_flight() {
     let mut place = place().workers(2).every_ms(50);
     place.config.inflight_bytes = 256 << 10;
     let sink = faulty(|now| match now {
-        Moment::Write => Deed::Wait(Duration::from_millis(5)),
+        Moment::Write => Deed::Wait(Duration::from_millis(50)),
         _ => Deed::Go,
     });
     let output = sink.clone();
@@ -132,11 +150,13 @@ fn a_stop_behind_a_slow_sink_is_prompt_because_little_is_in_flight() {
         Ok(())
     });
     eventually("the first output", || !output.committed().is_empty());
-    let began = std::time::Instant::now();
+    // Without a bound, what is in flight after this would take half a minute.
+    std::thread::sleep(Duration::from_secs(1));
+    let began = Instant::now();
     running.controls.request(Request::Stop);
     assert_eq!(running.wait().unwrap(), Outcome::Stopped);
-    assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     let waits = running.metric("staunch_checkpoint_alignment_seconds_count", "");
     let waited = running.metric("staunch_checkpoint_alignment_seconds_sum", "");
-    assert!(waited / waits.max(1.0) < 0.2, "{waited} s in {waits} alignments");
+    assert!(waited / waits.max(1.0) < 1.0, "{waited} s in {waits} alignments");
 }

@@ -101,5 +101,5 @@ fn a_rate_limits_what_an_instance_reads() {
     });
     assert_eq!(output.committed().len(), 600);
     let took = began.elapsed();
-    assert!((Duration::from_millis(250)..Duration::from_millis(1500)).contains(&took), "it took {took:?}");
+    assert!((Duration::from_millis(250)..Duration::from_secs(15)).contains(&took), "it took {took:?}");
 }

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 /// Random SIGKILL, restart, another number of workers, double start, zombies; every record is audited.
 #[derive(Parser)]
 struct Args {
-    /// Processes to kill.
-    #[arg(long, default_value_t = 300)]
-    kills: u64,
-    /// Records to audit.
-    #[arg(long, default_value_t = 10_000_000)]
-    records: u64,
-    /// Stop killing after this time, whatever was reached.
+    /// Processes to kill [default: 300]
+    #[arg(long)]
+    kills: Option<u64>,
+    /// Records to audit [default: 10000000]
+    #[arg(long)]
+    records: Option<u64>,
+    /// Stop killing after this time, whatever was reached. Without --kills and --records: only then.
     #[arg(long)]
     minutes: Option<u64>,
     /// The schedule.
@@ -51,9 +51,14 @@ fn main() -> ExitCode {
         Schedule::new(args.seed).take(steps).for_each(|step| println!("{step:?}"));
         return ExitCode::SUCCESS;
     }
+    let (kills, records) = match (args.kills, args.records, args.minutes) {
+        // Out of reach, so that only the time ends it.
+        (None, None, Some(_)) => (u64::MAX, u64::MAX),
+        (kills, records, _) => (kills.unwrap_or(300), records.unwrap_or(10_000_000)),
+    };
     let goal = Goal {
-        kills: args.kills,
-        records: args.records,
+        kills,
+        records,
         time: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         seed: args.seed,
         job: Expected { records: args.job_records / u64::from(SPLITS), splits: SPLITS, keys: KEYS },
@@ -76,6 +81,12 @@ fn run(goal: &Goal, result: Option<&std::path::Path>) -> Result<(), Box<dyn std:
         eprint!("\r{} s: {}\x1b[K", began.elapsed().as_secs(), tally.line());
     })?;
     eprintln!();
+    if tally.jobs == 0 {
+        return Err("no job was completed and audited, so that nothing is shown".into());
+    }
+    if goal.at_least_once && tally.doubled == 0 {
+        return Err("no record was doubled, so that the control shows nothing".into());
+    }
     let title = if goal.at_least_once {
         "# Soak, at least once: the control\n\nNothing is lost, and records are doubled: the same faults without \
          alignment."

@@ -83,6 +83,11 @@ impl<T: Clone> Collected<T> {
         self.0.rows()
     }
 
+    /// The same, piece by piece: what a worker wrote for one checkpoint becomes visible at once.
+    pub fn pieces(&self) -> Vec<Vec<T>> {
+        self.0.pieces()
+    }
+
     /// Prepared pieces that nobody sees: none, once the job has ended well.
     pub fn leftovers(&self) -> usize {
         self.0.leftovers()

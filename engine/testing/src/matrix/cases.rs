@@ -89,6 +89,11 @@ const FALLIBLE: &[&str] = &[
     "decision.temporary_synced",
     "decision.visible",
     "commit.some_done",
+    "commit.at_target",
+    "expire.some_deleted",
+    "recovery.sink_fenced",
+    "recovery.some_orphans_removed",
+    "recovery.file_loaded",
 ];
 
 /// Points of single workers.

@@ -9,6 +9,8 @@ use crate::victim::{CHECKPOINT_TIMEOUT, Life, Sinks, Victim};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// Longest time that one life may take before it counts as hanging.
@@ -43,24 +45,40 @@ pub fn run(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Result
     let mut observer = Observer::start(&victim);
     prelude(case, &mut victim)?;
     let broken = broken(case, &mut victim, &observer);
+    let mut lost = 0;
     if case.fault == Fault::PowerCut && broken.is_ok() {
         // What was visible and not durable may be gone, and is published again: only the observer's
         // power was cut, too.
         observer.end()?;
-        victim.cut_power().map_err(Failure::trouble)?;
+        lost = victim.cut_power().map_err(Failure::trouble)?;
         observer = Observer::start(&victim);
     }
-    let completed = broken.and_then(|recovery| match recovery {
-        Some(recovery) => Ok(recovery),
-        None => complete(&mut victim, case.workers, &observer),
+    // With the faults the slowness ends.
+    victim.rate = None;
+    let locked_out = matches!(broken, Ok(Broken::LockedOut));
+    let completed = broken.and_then(|broken| match broken {
+        Broken::Replaced(recovery) => Ok(recovery),
+        Broken::Ended | Broken::LockedOut => complete(&mut victim, case.workers, &observer, None),
     });
     // Once more: a complete job cleans up after zombies, and changes nothing.
-    let again = completed.is_ok().then(|| complete(&mut victim, case.workers, &observer));
+    let again = completed.is_ok().then(|| complete(&mut victim, case.workers, &observer, None));
     // First of all what the observer saw: everything else may follow from it.
-    let looks = observer.end()?;
+    let seen = observer.end()?;
     let recovery = completed?;
     again.transpose()?;
-    Ok(Evidence { looks, recovery, ..victim.judge()? })
+    let evidence = victim.judge()?;
+    seen.everything()?;
+    Ok(Evidence { looks: seen.looks, recovery, lost, locked_out, ..evidence })
+}
+
+/// How the life with the fault ended.
+enum Broken {
+    /// Without anybody completing the job.
+    Ended,
+    /// Another process has replaced it, and completed the job; how long it took to begin.
+    Replaced(Duration),
+    /// While it slept it held the database's lock, and nobody could replace it.
+    LockedOut,
 }
 
 /// As [`run`], without a judgement: runs the case and completes the job.
@@ -89,15 +107,18 @@ fn prepared(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Victi
     victim.sinks = setting.sinks;
     victim.at_least_once = setting.at_least_once;
     victim.disk_log = case.fault == Fault::PowerCut;
-    if case.fault == Fault::Zombie || case.nth > 2 || !case.before.is_empty() {
-        // Slow enough that the zombie wakes up before the other one is done, and that there are enough
-        // checkpoints even on a disk that syncs slowly, with something left to do after them.
-        victim.rate = Some(6_000);
+    if case.fault == Fault::Zombie {
+        // Slow enough that the zombie wakes up before the other one is done.
+        victim.rate = Some(4_000);
+    } else if case.nth > 2 || !case.before.is_empty() || case.point.starts_with("expire.") {
+        // Slow enough that there are enough checkpoints even on a disk that syncs slowly, with something left
+        // to do after them.
+        victim.rate = Some(3_000);
     }
     if case.point == "commit.all_done" {
         // Long enough between checkpoints that all commits of one are done before the next.
-        victim.every = "80ms".into();
-        victim.rate = Some(6_000);
+        victim.every = "200ms".into();
+        victim.rate = Some(3_000);
     }
     victim
 }
@@ -134,18 +155,18 @@ fn hanging(why: &str, victim: &Victim) -> Failure {
     Failure::Violation(Oracle::Liveness, format!("{why}: {}", victim.last_log()))
 }
 
-/// The life in question. If another process has completed the job already: how long it took to begin.
-fn broken(case: &Case, victim: &mut Victim, observer: &Observer) -> Result<Option<Duration>, Failure> {
+/// The life in question.
+fn broken(case: &Case, victim: &mut Victim, observer: &Observer) -> Result<Broken, Failure> {
     let hits_before = victim.hits(case.point, case.worker);
     let mut child = victim.start(&armed(case)).map_err(Failure::trouble)?;
     match case.fault {
-        Fault::Kill | Fault::PowerCut => killed(&mut child, victim).map(|()| None),
+        Fault::Kill | Fault::PowerCut => killed(&mut child, victim).map(|()| Broken::Ended),
         Fault::Error | Fault::Lost | Fault::Doubled | Fault::Delayed => {
             wait(&mut child, LIFE).map_err(|why| hanging(&why, victim))?;
             if victim.hits(case.point, case.worker) < hits_before + case.nth {
                 return Err(Failure::NeverHit(victim.last_log()));
             }
-            Ok(None)
+            Ok(Broken::Ended)
         }
         Fault::Zombie | Fault::LateZombie => {
             let ended = zombie(case, &mut child, victim, observer);
@@ -163,26 +184,36 @@ fn zombie(
     child: &mut Child,
     victim: &mut Victim,
     observer: &Observer,
-) -> Result<Option<Duration>, Failure> {
+) -> Result<Broken, Failure> {
     let life = victim.lives();
     if !wait_stopped(child, LIFE).map_err(|why| hanging(&why, victim))? {
         return Err(Failure::NeverHit(victim.last_log()));
     }
     victim.break_lock().map_err(Failure::trouble)?;
+    let zombie = Sleeper { child: &*child, asleep: AtomicBool::new(true) };
     let completed = if case.fault == Fault::LateZombie {
-        let completed = complete(victim, case.workers, observer);
-        wake(child);
+        let completed = complete(victim, case.workers, observer, Some(&zombie));
+        zombie.wake();
         completed
     } else {
-        std::thread::scope(|scope| {
-            let began = Instant::now();
-            let stopped = &*child;
-            scope.spawn(move || {
-                std::thread::sleep((2 * CHECKPOINT_TIMEOUT).saturating_sub(began.elapsed()));
-                wake(stopped);
+        let (completed, was_beside) = std::thread::scope(|scope| {
+            let done = Arc::new(AtomicBool::new(false));
+            let waker = scope.spawn({
+                let (done, zombie) = (Arc::clone(&done), &zombie);
+                move || {
+                    std::thread::sleep(2 * CHECKPOINT_TIMEOUT);
+                    zombie.wake();
+                    !done.load(SeqCst)
+                }
             });
-            complete(victim, case.workers, observer)
-        })
+            let completed = complete(victim, case.workers, observer, Some(&zombie));
+            done.store(true, SeqCst);
+            (completed, waker.join().unwrap_or(false))
+        });
+        if completed.is_ok() && !was_beside {
+            return Err(Failure::NeverHit("the other process was done before the zombie woke up".into()));
+        }
+        completed
     };
     let status: ExitStatus = wait(child, LIFE).map_err(|why| hanging(&why, victim))?;
     // One that was stopped before it had taken the job over looks again when it wakes up, and is then a
@@ -193,10 +224,25 @@ fn zombie(
         return Err(Failure::Violation(Oracle::Identity, what));
     }
     match completed {
-        // Stopped inside a transaction, it holds the database's lock, and nobody can take that away:
-        // safe, and over as soon as it wakes up or dies.
-        Err(Failure::Violation(Oracle::Liveness, why)) if why.contains("database is locked") => Ok(None),
-        other => other.map(Some),
+        // Safe, and over as soon as it wakes up or dies.
+        Err(Failure::Violation(Oracle::Liveness, why)) if why.contains(LOCKED) => Ok(Broken::LockedOut),
+        other => other.map(Broken::Replaced),
+    }
+}
+
+/// What a process says that ends because another one, stopped inside a transaction, holds the database's lock.
+const LOCKED: &str = "database is locked";
+
+/// A stopped process.
+struct Sleeper<'a> {
+    child: &'a Child,
+    asleep: AtomicBool,
+}
+
+impl Sleeper<'_> {
+    fn wake(&self) {
+        wake(self.child);
+        self.asleep.store(false, SeqCst);
     }
 }
 
@@ -209,14 +255,21 @@ fn not_complete(victim: &Victim) -> Failure {
     Failure::Violation(Oracle::Liveness, what)
 }
 
-/// Runs lives, each on another number of workers, until one completes the job. Returns the time until
-/// output appeared.
-fn complete(victim: &mut Victim, workers: u32, observer: &Observer) -> Result<Duration, Failure> {
+/// Runs a life without a fault, which must complete the job. Only if a sleeping process holds the database's lock
+/// it may take more of them, each on another number of workers. Returns the time until output appeared.
+fn complete(
+    victim: &mut Victim,
+    workers: u32,
+    observer: &Observer,
+    sleeper: Option<&Sleeper<'_>>,
+) -> Result<Duration, Failure> {
+    observer.catch_up();
     let began = Instant::now();
     let before = observer.commits();
     let mut recovery = None;
     for life in 1..=LIVES {
         let plain = Life { workers: next_workers(workers, life), crash: None };
+        let asleep = sleeper.is_some_and(|sleeper| sleeper.asleep.load(SeqCst));
         let mut child = victim.start(&plain).map_err(Failure::trouble)?;
         let status = loop {
             if let Some(status) = child.try_wait().map_err(Failure::trouble)? {
@@ -235,6 +288,10 @@ fn complete(victim: &mut Victim, workers: u32, observer: &Observer) -> Result<Du
         };
         if status.success() {
             return Ok(recovery.unwrap_or_else(|| began.elapsed()));
+        }
+        if !(asleep && victim.last_log().contains(LOCKED)) {
+            let what = format!("a start without a fault ended with {status}: {}", victim.last_log());
+            return Err(Failure::Violation(Oracle::Liveness, what));
         }
     }
     Err(not_complete(victim))

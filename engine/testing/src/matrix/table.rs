@@ -67,6 +67,10 @@ impl Results {
         let evidence = || self.ended.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
         let rows: u64 = evidence().map(|e| e.rows).sum();
         let looks: u64 = evidence().map(|e| e.looks).sum();
+        let lost: usize = evidence().map(|e| e.lost).sum();
+        let cuts = self.ended.iter().filter(|(case, _)| case.fault == Fault::PowerCut);
+        let cuts = cuts.filter(|(_, outcome)| outcome.as_ref().is_ok_and(|e| e.lost > 0)).count();
+        let locked_out = evidence().filter(|e| e.locked_out).count();
         let mut recovery: Vec<Duration> = evidence().map(|e| e.recovery).collect();
         recovery.sort_unstable();
         let at = |percent| crate::figures::percentile(&recovery, percent);
@@ -94,7 +98,11 @@ impl Results {
             let violations = self.failures().filter(|(_, f)| f.oracle() == Some(oracle)).count();
             let _ = writeln!(text, "| {oracle} | {looked} | {violations} |");
         }
-        text.push('\n');
+        let _ = writeln!(
+            text,
+            "\nPower cuts that took something away: {cuts}, {lost} names and contents together. Zombies that nobody \
+             could replace while they slept, because they held the lock of the database: {locked_out}.\n"
+        );
         text.push_str(&self.by_point());
         for (case, failure) in self.failures() {
             let _ = writeln!(text, "\nFAILED {case:?}: {failure}");

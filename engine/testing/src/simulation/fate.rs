@@ -2,11 +2,19 @@
 //! the last thing it ever did.
 
 use super::random::Random;
+use staunch::core::Error;
+use staunch::core::error::Kind;
+use staunch::core::simulation::Died;
 use std::collections::BTreeMap;
-use std::io::{Error, Result};
+use std::io;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the error of an effect that failed begins with.
+pub const FAILED_EFFECT: &str = "simulated:";
+/// The same for a crash point.
+const FAILED_POINT: &str = "asked for at crash point";
 
 /// How an effect goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,16 +118,16 @@ impl Trace {
     pub fn note(&self, line: std::fmt::Arguments<'_>) {
         let mut lines = self.lines();
         let text = line.to_string();
-        // FNV-1a.
-        let mut hash = lines.fingerprint ^ 0xcbf2_9ce4_8422_2325;
-        for byte in text.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        lines.fingerprint = hash;
+        lines.mix(text.as_bytes());
         lines.count += 1;
         if lines.print {
             println!("{:6} {text}", lines.count);
         }
+    }
+
+    /// Adds a number to the fingerprint, but no line.
+    pub fn mix(&self, number: u64) {
+        self.lines().mix(&number.to_le_bytes());
     }
 
     /// The same for runs that went the same way.
@@ -129,6 +137,17 @@ impl Trace {
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    /// FNV-1a.
+    fn mix(&mut self, bytes: &[u8]) {
+        let mut hash = self.fingerprint ^ 0xcbf2_9ce4_8422_2325;
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        self.fingerprint = hash;
     }
 }
 
@@ -192,9 +211,26 @@ impl Fate {
         (state.failing, state.dies_in, state.dies_at) = (0, None, None);
     }
 
+    /// Whether an error of the process may come from what befell it: it names what failed here.
+    pub fn explains(&self, error: &Error) -> bool {
+        let text = error.to_string();
+        let named = text.contains(FAILED_EFFECT) || text.contains(FAILED_POINT);
+        !self.is_alive() || (named && error.kind() != Kind::Internal)
+    }
+
+    /// What the trace calls it.
+    pub fn name(&self) -> String {
+        self.state().name.clone()
+    }
+
     /// Whether it lives.
     pub fn is_alive(&self) -> bool {
         self.state().alive
+    }
+
+    /// Adds a number to the fingerprint of the run.
+    pub fn mix(&self, number: u64) {
+        self.state().trace.mix(number);
     }
 
     /// A random number below `below`, of this process.
@@ -230,7 +266,7 @@ impl Fate {
     ///
     /// # Panics
     /// Unwinds, silently, if the process is dead.
-    pub fn pass(&self, point: &'static str, worker: Option<u32>) -> Result<()> {
+    pub fn pass(&self, point: &'static str, worker: Option<u32>) -> io::Result<()> {
         self.wait_at_gate();
         let mut state = self.state();
         *state.hits.entry(point).or_default() += 1;
@@ -247,12 +283,12 @@ impl Fate {
         if !state.alive {
             drop(state);
             // It goes no further: not even to what it would do without asking its fate.
-            resume_unwind(Box::new("the simulated process died here"));
+            resume_unwind(Box::new(Died));
         }
         let failing = state.failing;
         if state.random.permille(failing) {
             state.trace.note(format_args!("{}: crash point {point} fails", state.name));
-            return Err(Error::other(format!("asked for at crash point {point}")));
+            return Err(io::Error::other(format!("{FAILED_POINT} {point}")));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The checkpoint storage as one simulated process sees it: a shared memory that survives the process,
 //! and operations that its fate decides on.
 
-use super::fate::{Fate, Verdict};
+use super::fate::{FAILED_EFFECT, Fate, Verdict};
 use staunch::core::{InMemoryStorage, Put, Storage, StorageError};
 use std::io;
 use std::path::Path;
@@ -28,7 +28,7 @@ impl Access {
         let verdict = self.fate.decide(format_args!("{action} {name}"));
         let done = if verdict.takes_place() { Some(work()) } else { None };
         let (name, place) = (name.to_owned(), self.place());
-        let source = || io::Error::other(format!("simulated: {verdict:?}"));
+        let source = || io::Error::other(format!("{FAILED_EFFECT} {verdict:?}"));
         match (verdict, done) {
             (Verdict::Done, Some(done)) => done,
             (Verdict::DoneUnknown | Verdict::NotDoneUnknown, _) => {

@@ -1,7 +1,7 @@
 //! A simulated target outside: what is committed in it, seen by everybody at once, and checked at every
 //! commit. Two sinks write into targets like this: one that prepares at the target, and a staged one.
 
-use super::fate::{Fate, Verdict};
+use super::fate::{FAILED_EFFECT, Fate, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch::core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
@@ -32,6 +32,8 @@ struct State<R> {
     /// Newest checkpoint of committed parts.
     newest: Option<CheckpointId>,
     visible: Vec<R>,
+    /// Length of each piece of what is visible.
+    pieces: Vec<usize>,
     observer: Observer<R>,
     wrong: Option<String>,
 }
@@ -46,6 +48,7 @@ impl<R> Target<R> {
             tokens: BTreeMap::new(),
             newest: None,
             visible: Vec::new(),
+            pieces: Vec::new(),
             observer,
             wrong: None,
         })))
@@ -73,6 +76,16 @@ impl<R> Target<R> {
         self.state().visible.clone()
     }
 
+    /// The same rows, each piece that became visible at once by itself.
+    pub fn pieces(&self) -> Vec<Vec<R>>
+    where
+        R: Clone,
+    {
+        let state = self.state();
+        let mut rows = state.visible.iter().cloned();
+        state.pieces.iter().map(|length| rows.by_ref().take(*length).collect()).collect()
+    }
+
     /// Prepared parts that nobody sees.
     pub fn leftovers(&self) -> usize {
         self.state().prepared.len()
@@ -84,6 +97,7 @@ impl<R> State<R> {
         if let Err(wrong) = (self.observer)(&rows) {
             self.wrong.get_or_insert(wrong);
         }
+        self.pieces.push(rows.len());
         self.visible.extend(rows);
     }
 
@@ -130,7 +144,7 @@ impl<R> Client<R> {
         let done = if verdict.takes_place() { Some(work(&mut self.target.state())) } else { None };
         match (verdict, done) {
             (Verdict::Done, Some(done)) => done,
-            (verdict, _) => Err(CommitError::Retry(Error::external(format!("simulated: {verdict:?}")))),
+            (verdict, _) => Err(CommitError::Retry(Error::external(format!("{FAILED_EFFECT} {verdict:?}")))),
         }
     }
 }
@@ -303,6 +317,15 @@ impl<R: Serialize + DeserializeOwned + Clone + Send + 'static> StagedTarget for 
             Ok(state.tokens.get(&instance).copied())
         };
         self.0.effect(format!("read the token of instance {instance}"), token).await
+    }
+
+    async fn newest(&self, _: &mut (), context: &SinkContext) -> Result<Option<CheckpointId>, CommitError> {
+        let generation = context.generation;
+        let newest = |state: &mut State<R>| {
+            state.fence_of(generation)?;
+            Ok(state.tokens.values().max().copied())
+        };
+        self.0.effect("read the newest token".to_owned(), newest).await
     }
 
     async fn apply(&self, _: &mut (), token: &Token, rows: StagedRows<R>) -> Result<Applied, CommitError> {

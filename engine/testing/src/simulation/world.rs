@@ -13,8 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Moves after the last fault within which the job must be complete.
+/// Moves within which the job must be complete, twice: first with faults, then without.
 const PATIENCE: u64 = 60_000;
+/// Moves within which the processes that were replaced must notice, once the job is complete.
+const NOTICE: u64 = 30_000;
 /// Lives that one run has at most; the last ones are without faults.
 const LIVES: u32 = 40;
 
@@ -98,6 +100,8 @@ struct World {
     faults: u32,
     failing: u64,
     zombies: Vec<Life>,
+    /// A process that was replaced, or may be, said that the job is complete.
+    said_complete: bool,
     report: Report,
     patience: u64,
 }
@@ -148,6 +152,7 @@ impl World {
             faults: if random.permille(50) { 0 } else { random.between(1, 7) as u32 },
             failing: [0, 0, 5, 30][random.weighted(&[1, 1, 2, 1])],
             zombies: Vec::new(),
+            said_complete: false,
             report: Report::default(),
             patience: PATIENCE,
             random,
@@ -162,8 +167,15 @@ impl World {
             }
             if self.one_life()? {
                 // Zombies find out that they are fenced, and may not change anything any more.
-                self.move_zombies(300)?;
-                return self.check_end();
+                for _ in 0..NOTICE {
+                    self.move_zombies(1)?;
+                }
+                return match self.zombies.first() {
+                    Some(zombie) => {
+                        Err(format!("{} does not notice that it was replaced", zombie.fate.name()))
+                    }
+                    None => self.check_end(),
+                };
             }
         }
         Err("the job is not complete after all its lives".into())
@@ -172,7 +184,6 @@ impl World {
     /// A job that is complete says so when it is started again, and leaves nothing behind.
     fn check_end(&mut self) -> Result<(), String> {
         (self.faults, self.failing) = (0, 0);
-        self.zombies.clear();
         let fate = Fate::new("last", self.random.fork(), 0, self.trace.clone());
         match self.start(&fate, Controls::default(), 1)? {
             Some(Started::AlreadyFinished) => {}
@@ -199,8 +210,11 @@ impl World {
         };
         let start = move || Process::start(move |job| build(job, &shape, &targets, &of), setup);
         match self.among_zombies(fate, start)? {
+            Ok(Started::Running(_)) if self.said_complete => {
+                Err("a process that was replaced said that the job is complete, and it is not".into())
+            }
             Ok(started) => Ok(Some(started)),
-            Err(error) if !fate.is_alive() || self.failing > 0 => {
+            Err(error) if fate.explains(&error) => {
                 self.trace.note(format_args!("the start failed: {error}"));
                 Ok(None)
             }
@@ -268,17 +282,16 @@ impl World {
             if !life.fate.is_alive() {
                 return Ok(false);
             }
-            if self.faults == 0 && self.failing == 0 {
-                self.patience = self.patience.checked_sub(1).ok_or("the job does not get anywhere")?;
+            self.patience -= 1;
+            if self.patience == 0 {
+                self.be_kind(&life)?;
             }
             if let Some(outcome) = self.step_among_zombies(&mut life)? {
                 drop(life.process);
                 return match outcome {
                     Ok(Outcome::Finished | Outcome::AlreadyFinished) => Ok(true),
                     Ok(Outcome::Stopped) => Ok(false),
-                    Err(_) if !life.fate.is_alive() || self.failing > 0 || !self.zombies.is_empty() => {
-                        Ok(false)
-                    }
+                    Err(error) if life.fate.explains(&error) => Ok(false),
                     Err(error) => Err(format!("a process failed without any fault: {error}")),
                 };
             }
@@ -300,6 +313,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// From now on nothing fails; that is done once.
+    fn be_kind(&mut self, life: &Life) -> Result<(), String> {
+        if self.faults == 0 && self.failing == 0 {
+            return Err("the job does not get anywhere".into());
+        }
+        (self.faults, self.failing, self.patience) = (0, 0, PATIENCE);
+        life.fate.be_kind();
+        self.trace.note(format_args!("nothing fails from now on"));
+        Ok(())
     }
 
     fn request(&mut self, life: &Life) {
@@ -337,6 +361,7 @@ impl World {
         if let Turn::Pass(moment) = turn {
             self.time += moment;
         }
+        self.trace.mix(turn.number());
         turn
     }
 
@@ -374,8 +399,11 @@ impl World {
             }
             let at = self.random.below(self.zombies.len() as u64) as usize;
             let mut zombie = self.zombies.swap_remove(at);
-            if self.step(&mut zombie).is_none() && zombie.fate.is_alive() {
-                self.zombies.push(zombie);
+            match self.step(&mut zombie) {
+                None if zombie.fate.is_alive() => self.zombies.push(zombie),
+                // Only if it decided that before it was replaced: the next start will tell.
+                Some(Ok(Outcome::Finished | Outcome::AlreadyFinished)) => self.said_complete = true,
+                _ => {}
             }
             if let Some(wrong) = self.targets.wrong() {
                 return Err(wrong);
@@ -399,6 +427,20 @@ pub(crate) enum Turn {
     Move(Actor),
     /// Time passes for it.
     Pass(Duration),
+}
+
+impl Turn {
+    /// One that no other turn has.
+    fn number(&self) -> u64 {
+        match self {
+            Turn::Move(Actor::Coordinator) => 0,
+            Turn::Move(Actor::Clock) => 1,
+            Turn::Move(Actor::Io) => 2,
+            Turn::Move(Actor::Worker(worker)) => 1_000 + *worker as u64,
+            Turn::Move(Actor::Persister(persister)) => 2_000 + *persister as u64,
+            Turn::Pass(moment) => 1_000_000 + moment.as_micros() as u64,
+        }
+    }
 }
 
 /// Chooses by the weights of workers, coordinator, I/O, persisters and time.

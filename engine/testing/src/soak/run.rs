@@ -7,16 +7,15 @@ use crate::observer::Observer;
 use crate::oracle::{Failure, Oracle};
 use crate::process::{kill, stop, wait, wake};
 use crate::victim::{CHECKPOINT_TIMEOUT, Life, Victim};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// A process that has been told to end, or that must, has this long.
 const END: Duration = Duration::from_secs(60);
 /// Within this time a living process shows new output, or is complete.
 const LIVELY: Duration = Duration::from_secs(30);
-/// Lives without a fault that a job may need at its end.
-const LAST_LIVES: u32 = 6;
 
 /// How much is to be done.
 #[derive(Clone, Debug)]
@@ -69,9 +68,17 @@ pub fn soak(goal: &Goal, program: &Path, progress: &dyn Fn(&Tally)) -> Result<Ta
 
 /// What became of a life.
 enum Fate {
+    /// It lives, and the output has grown as far as was asked for.
+    Alive,
     Dead,
     Complete,
 }
+
+/// What a process says that is refused because another one runs the job.
+const REFUSED: &str = "job is already running";
+/// What it says when it has taken the job over, and when the recovery is over.
+const TAKEN_OVER: &str = "generation=";
+const RUNNING: &str = " running workers=";
 
 impl Soak<'_> {
     fn is_enough(&self) -> bool {
@@ -89,9 +96,13 @@ impl Soak<'_> {
         let observer = (!self.goal.at_least_once).then(|| Observer::start(&victim));
         let broken = self.break_until_complete(&mut victim, observer.as_ref());
         // First of all what the observer saw: everything else may follow from it.
-        self.tally.looks += observer.map(Observer::end).transpose()?.unwrap_or(0);
+        let seen = observer.map(Observer::end).transpose()?;
         broken?;
         self.judge(&victim)?;
+        if let Some(seen) = seen {
+            seen.everything()?;
+            self.tally.looks += seen.looks;
+        }
         self.tally.jobs += 1;
         self.tally.records += self.goal.job.total();
         (self.progress)(&self.tally);
@@ -143,17 +154,13 @@ impl Soak<'_> {
         victim: &mut Victim,
         observer: Option<&Observer>,
     ) -> Result<(), Failure> {
-        for _ in 0..LAST_LIVES {
+        while complete < 2 {
             let mut child = self.start(victim, 2)?;
-            if let Fate::Complete = self.await_output(&mut child, victim, observer, u64::MAX, false)? {
-                complete += 1;
-            }
-            if complete == 2 {
-                return Ok(());
-            }
+            // Nothing is in its way: it ends well.
+            self.await_output(&mut child, victim, observer, u64::MAX, false)?;
+            complete += 1;
         }
-        let what = format!("not complete after {LAST_LIVES} lives without a fault: {}", victim.last_log());
-        Err(Failure::Violation(Oracle::Liveness, what))
+        Ok(())
     }
 
     fn start(&mut self, victim: &mut Victim, workers: u32) -> Result<Child, Failure> {
@@ -163,11 +170,21 @@ impl Soak<'_> {
         victim.start(&Life { workers, crash: None }).map_err(Failure::trouble)
     }
 
-    fn killed(&mut self, child: &mut Child) -> Result<(), Failure> {
+    /// Kills a process, the victim's life with this number. It may have completed the job just before, but it may
+    /// not have failed.
+    fn killed(&mut self, child: &mut Child, victim: &Victim, life: u32, deed: Deed) -> Result<Fate, Failure> {
         let status = kill(child).map_err(Failure::trouble)?;
-        use std::os::unix::process::ExitStatusExt;
-        self.tally.kills += u64::from(status.signal() == Some(libc::SIGKILL));
-        Ok(())
+        if status.success() {
+            return Ok(Fate::Complete);
+        }
+        if status.signal() != Some(libc::SIGKILL) {
+            return Err(failed(status, victim, life));
+        }
+        self.tally.kills += 1;
+        *self.tally.deeds.entry(deed).or_default() += 1;
+        let log = victim.log(life);
+        self.tally.in_recovery += u64::from(log.contains(TAKEN_OVER) && !log.contains(RUNNING));
+        Ok(Fate::Dead)
     }
 
     fn step(
@@ -177,6 +194,7 @@ impl Soak<'_> {
         observer: Option<&Observer>,
         recovers: bool,
     ) -> Result<Fate, Failure> {
+        observer.inspect(|observer| observer.catch_up());
         let mut child = self.start(victim, step.workers)?;
         if step.deed != Deed::KillInRecovery
             && let Fate::Complete = self.await_output(&mut child, victim, observer, step.commits, recovers)?
@@ -184,36 +202,29 @@ impl Soak<'_> {
             return Ok(Fate::Complete);
         }
         std::thread::sleep(step.delay);
-        *self.tally.deeds.entry(step.deed).or_default() += 1;
+        let mut life = victim.lives();
         match step.deed {
             Deed::Kill | Deed::KillInRecovery => {}
             Deed::DoubleStart => {
-                let life = victim.lives();
                 let mut second = self.start(victim, step.other_workers)?;
                 let status = wait(&mut second, END).map_err(|why| stuck(&why, victim, life + 1))?;
                 let first = child.try_wait().map_err(Failure::trouble)?;
-                if status.success() && !first.is_some_and(|first| first.success()) {
+                // Once the first one is done, the second one may find that there is nothing to do.
+                let refused = !status.success() && victim.log(life + 1).contains(REFUSED);
+                if !refused && !(status.success() && first.is_some_and(|first| first.success())) {
                     return Err(wrong("a second copy was not refused", victim, life + 1));
                 }
             }
             Deed::TakeOver | Deed::Zombie => {
-                let mut second = self.replaced(step, &mut child, victim, observer)?;
-                self.killed(&mut second)?;
-                return Ok(Fate::Dead);
+                child = self.replaced(step, &mut child, victim)?;
+                life += 1;
             }
         }
-        self.killed(&mut child)?;
-        Ok(Fate::Dead)
+        self.killed(&mut child, victim, life, step.deed)
     }
 
     /// Has a second copy take over without a lock; the first one must end, and not well.
-    fn replaced(
-        &mut self,
-        step: &Step,
-        child: &mut Child,
-        victim: &mut Victim,
-        observer: Option<&Observer>,
-    ) -> Result<Child, Failure> {
+    fn replaced(&mut self, step: &Step, child: &mut Child, victim: &mut Victim) -> Result<Child, Failure> {
         let life = victim.lives();
         if step.deed == Deed::Zombie {
             stop(child);
@@ -228,9 +239,8 @@ impl Soak<'_> {
         let ended = wait(child, END).map_err(|why| stuck(&why, victim, life));
         if ended.as_ref().is_ok_and(std::process::ExitStatus::success) {
             // Possible if it had everything behind it: then the job is complete for the second one, too.
-            self.await_output(&mut second, victim, observer, u64::MAX, false)?;
-            let status = second.try_wait().map_err(Failure::trouble)?;
-            if !status.is_some_and(|status| status.success()) {
+            let status = wait(&mut second, END).map_err(|why| stuck(&why, victim, life + 1))?;
+            if !status.success() {
                 let what = format!(
                     "a process that was replaced claims that the job is complete; the other one: {}\nit",
                     victim.log(life + 1)
@@ -250,6 +260,7 @@ impl Soak<'_> {
         commits: u64,
         recovers: bool,
     ) -> Result<Fate, Failure> {
+        let life = victim.lives();
         let began = Instant::now();
         // Without an observer: as if the output grew every tenth of a second.
         let seen = || observer.map_or_else(|| began.elapsed().as_millis() as u64 / 100, Observer::commits);
@@ -257,7 +268,8 @@ impl Soak<'_> {
         let (mut last, mut last_at, mut recovery) = (before, began, None);
         loop {
             if let Some(status) = child.try_wait().map_err(Failure::trouble)? {
-                return Ok(if status.success() { Fate::Complete } else { Fate::Dead });
+                // Whatever was done to those before it: this one has nothing in its way.
+                return if status.success() { Ok(Fate::Complete) } else { Err(failed(status, victim, life)) };
             }
             let now = seen();
             if now > last {
@@ -268,15 +280,19 @@ impl Soak<'_> {
                 (last, last_at) = (now, Instant::now());
             }
             if now - before >= commits {
-                return Ok(Fate::Dead);
+                return Ok(Fate::Alive);
             }
             if last_at.elapsed() > LIVELY || observer.is_some_and(Observer::has_ended) {
                 kill(child).map_err(Failure::trouble)?;
-                return Err(stuck(&format!("no output within {LIVELY:?}"), victim, victim.lives()));
+                return Err(stuck(&format!("no output within {LIVELY:?}"), victim, life));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+fn failed(status: ExitStatus, victim: &Victim, life: u32) -> Failure {
+    stuck(&format!("a process that nobody disturbed ended with {status}"), victim, life)
 }
 
 fn stuck(why: &str, victim: &Victim, life: u32) -> Failure {

@@ -13,6 +13,8 @@ pub struct Tally {
     pub kills: u64,
     /// What was done, and how often.
     pub deeds: BTreeMap<Deed, u64>,
+    /// Processes killed after they had taken the job over and before they ran.
+    pub in_recovery: u64,
     /// Starts of a process.
     pub starts: u64,
     /// Starts with another number of workers than the start before.
@@ -53,6 +55,7 @@ impl Tally {
         ];
         rows.extend(self.deeds.iter().map(|(deed, count)| (title(*deed), count.to_string())));
         rows.extend([
+            ("of all: in the middle of their recovery", self.in_recovery.to_string()),
             ("jobs completed and audited", self.jobs.to_string()),
             ("records audited, each in both sinks", self.records.to_string()),
             ("rows compared", self.rows.to_string()),
@@ -75,7 +78,7 @@ impl Tally {
 fn title(deed: Deed) -> &'static str {
     match deed {
         Deed::Kill => "of these: killed while running",
-        Deed::KillInRecovery => "of these: killed while recovering",
+        Deed::KillInRecovery => "of these: killed within a tenth of a second after their start",
         Deed::DoubleStart => "of these: a second copy was refused, then killed",
         Deed::TakeOver => "of these: taken over by a second copy without a lock, that one killed",
         Deed::Zombie => "of these: stopped, taken over, woken beside, the other one killed",

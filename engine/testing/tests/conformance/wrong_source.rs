@@ -184,8 +184,8 @@ impl Input for Wrong {
     }
 
     fn patience(&self) -> Duration {
-        // Most mistakes cost a wait of that length, some of them many.
-        Duration::from_millis(if self.is(Mistake::None) { 5000 } else { 700 })
+        // Only wrong sources wait so long, most of them once or twice; one of them in ten rules.
+        Duration::from_millis(if self.is(Mistake::PositionABatchAhead) { 2500 } else { 5000 })
     }
 }
 

@@ -49,9 +49,11 @@ fn an_aborted_stop_gives_way_to_the_final_one() {
 #[test]
 fn an_aborted_savepoint_is_reported_and_not_tried_again() {
     let mut c = started(setup());
-    feed(&mut c, [Event::Trigger(Kind::Savepoint { name: "s".into() })]);
+    let savepoint = Kind::Savepoint { name: "s".into() };
+    feed(&mut c, [Event::Trigger(savepoint.clone())]);
     let actions = feed(&mut c, [timeout(4)]);
-    assert!(matches!(actions[..], [Action::Aborted { .. }]), "{actions:?}");
+    let [Action::Aborted { .. }, Action::Dropped { kind, .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(*kind, savepoint);
 }
 
 #[test]
