@@ -22,7 +22,10 @@ pub(crate) fn commit_early(
             let _ = committer.send(part.pending.clone());
         }
     }
-    std::thread::sleep(Duration::from_millis(100));
+    // Time for the committers; a simulation has its own.
+    if !super::wall::is_simulated() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Bug `acknowledgement_counted_twice`: what the first instance of a sink says is taken for the word of the
