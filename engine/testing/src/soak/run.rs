@@ -211,7 +211,8 @@ impl Soak<'_> {
                 let first = child.try_wait().map_err(Failure::trouble)?;
                 // Once the first one is done, the second one may find that there is nothing to do.
                 let refused = !status.success() && victim.log(life + 1).contains(REFUSED);
-                if !refused && !(status.success() && first.is_some_and(|first| first.success())) {
+                let all_done = status.success() && first.is_some_and(|first| first.success());
+                if !refused && !all_done {
                     return Err(wrong("a second copy was not refused", victim, life + 1));
                 }
             }
