@@ -190,7 +190,7 @@ fn zombie(
         return Err(Failure::NeverHit(victim.last_log()));
     }
     victim.break_lock().map_err(Failure::trouble)?;
-    let zombie = Sleeper { child: &*child, asleep: AtomicBool::new(true) };
+    let zombie = Sleeper { child: &*child, life, asleep: AtomicBool::new(true) };
     let completed = if case.fault == Fault::LateZombie {
         let completed = complete(victim, case.workers, observer, Some(&zombie));
         zombie.wake();
@@ -216,10 +216,7 @@ fn zombie(
         completed
     };
     let status: ExitStatus = wait(child, LIFE).map_err(|why| hanging(&why, victim))?;
-    // One that was stopped before it had taken the job over looks again when it wakes up, and is then a
-    // start like any other, perhaps of a complete job.
-    let looked_again = victim.log(life).contains("another process starts this job too; looking again");
-    if status.success() && !looked_again {
+    if status.success() && !has_started_again(victim, life) {
         let what = format!("the zombie claims to have completed the job: {}", victim.log(life));
         return Err(Failure::Violation(Oracle::Identity, what));
     }
@@ -233,9 +230,13 @@ fn zombie(
 /// What a process says that ends because another one, stopped inside a transaction, holds the database's lock.
 const LOCKED: &str = "database is locked";
 
+/// What a process says that ends because a later start has replaced it.
+const TAKEN_OVER: &str = "another process has taken the job over";
+
 /// A stopped process.
 struct Sleeper<'a> {
     child: &'a Child,
+    life: u32,
     asleep: AtomicBool,
 }
 
@@ -244,6 +245,12 @@ impl Sleeper<'_> {
         wake(self.child);
         self.asleep.store(false, SeqCst);
     }
+}
+
+/// A process that was stopped before it had taken the job over looks again when it wakes up, and is then a start
+/// like any other: perhaps of a complete job, perhaps one that takes it over from whoever runs it.
+fn has_started_again(victim: &Victim, life: u32) -> bool {
+    victim.log(life).contains("another process starts this job too; looking again")
 }
 
 fn next_workers(workers: u32, life: u32) -> u32 {
@@ -255,8 +262,8 @@ fn not_complete(victim: &Victim) -> Failure {
     Failure::Violation(Oracle::Liveness, what)
 }
 
-/// Runs a life without a fault, which must complete the job. Only if a sleeping process holds the database's lock
-/// it may take more of them, each on another number of workers. Returns the time until output appeared.
+/// Runs a life without a fault, which must complete the job. Only if a sleeping process holds the database's lock, or
+/// takes the job over as a later start, it may take more of them, each on another number of workers. Returns the time until output appeared.
 fn complete(
     victim: &mut Victim,
     workers: u32,
@@ -289,7 +296,10 @@ fn complete(
         if status.success() {
             return Ok(recovery.unwrap_or_else(|| began.elapsed()));
         }
-        if !(asleep && victim.last_log().contains(LOCKED)) {
+        let log = victim.last_log();
+        let replaced = sleeper.is_some_and(|sleeper| has_started_again(victim, sleeper.life));
+        let is_due = (asleep && log.contains(LOCKED)) || (replaced && log.contains(TAKEN_OVER));
+        if !is_due {
             let what = format!("a start without a fault ended with {status}: {}", victim.last_log());
             return Err(Failure::Violation(Oracle::Liveness, what));
         }
