@@ -16,6 +16,10 @@ pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(400);
 /// The same in lives without a fault.
 const PLAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What a process says that ends because another one, which stands still in a transaction or has a long one, holds the
+/// database's lock. Safe: the next start goes on.
+pub(crate) const LOCKED: &str = "database is locked";
+
 /// Where the victim writes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sinks {

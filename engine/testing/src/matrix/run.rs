@@ -5,7 +5,7 @@ use crate::audit::Expected;
 use crate::observer::Observer;
 use crate::oracle::{Evidence, Failure, Oracle};
 use crate::process::{kill, wait, wait_stopped, wake};
-use crate::victim::{CHECKPOINT_TIMEOUT, Life, Sinks, Victim};
+use crate::victim::{CHECKPOINT_TIMEOUT, LOCKED, Life, Sinks, Victim};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
@@ -226,9 +226,6 @@ fn zombie(
         other => other.map(Broken::Replaced),
     }
 }
-
-/// What a process says that ends because another one, stopped inside a transaction, holds the database's lock.
-const LOCKED: &str = "database is locked";
 
 /// What a process says that ends because a later start has replaced it.
 const TAKEN_OVER: &str = "another process has taken the job over";

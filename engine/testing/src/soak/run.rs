@@ -6,7 +6,7 @@ use crate::audit::Expected;
 use crate::observer::Observer;
 use crate::oracle::{Failure, Oracle};
 use crate::process::{kill, stop, wait, wake};
-use crate::victim::{CHECKPOINT_TIMEOUT, Life, Victim};
+use crate::victim::{CHECKPOINT_TIMEOUT, LOCKED, Life, Victim};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -178,7 +178,10 @@ impl Soak<'_> {
             return Ok(Fate::Complete);
         }
         if status.signal() != Some(libc::SIGKILL) {
-            return Err(failed(status, victim, life));
+            // Whoever it was to replace may have the database for itself.
+            let in_the_way = matches!(deed, Deed::TakeOver | Deed::Zombie);
+            let locked_out = in_the_way && victim.log(life).contains(LOCKED);
+            return if locked_out { Ok(Fate::Dead) } else { Err(failed(status, victim, life)) };
         }
         self.tally.kills += 1;
         *self.tally.deeds.entry(deed).or_default() += 1;
@@ -241,7 +244,8 @@ impl Soak<'_> {
         if ended.as_ref().is_ok_and(std::process::ExitStatus::success) {
             // Possible if it had everything behind it: then the job is complete for the second one, too.
             let status = wait(&mut second, END).map_err(|why| stuck(&why, victim, life + 1))?;
-            if !status.success() {
+            // Or if it kept the database locked: then the next start will say so.
+            if !status.success() && !victim.log(life + 1).contains(LOCKED) {
                 let what = format!(
                     "a process that was replaced claims that the job is complete; the other one: {}\nit",
                     victim.log(life + 1)
