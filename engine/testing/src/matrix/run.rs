@@ -227,8 +227,8 @@ fn zombie(
     }
 }
 
-/// What a process says that ends because a later start has replaced it.
-const TAKEN_OVER: &str = "another process has taken the job over";
+/// What a process says that ends because a later start has replaced it, depending on where it notices.
+const TAKEN_OVER: [&str; 2] = ["another process has taken the job over", "was taken over"];
 
 /// A stopped process.
 struct Sleeper<'a> {
@@ -295,7 +295,8 @@ fn complete(
         }
         let log = victim.last_log();
         let replaced = sleeper.is_some_and(|sleeper| has_started_again(victim, sleeper.life));
-        let is_due = (asleep && log.contains(LOCKED)) || (replaced && log.contains(TAKEN_OVER));
+        let taken_over = TAKEN_OVER.iter().any(|said| log.contains(said));
+        let is_due = (asleep && log.contains(LOCKED)) || (replaced && taken_over);
         if !is_due {
             let what = format!("a start without a fault ended with {status}: {}", victim.last_log());
             return Err(Failure::Violation(Oracle::Liveness, what));
