@@ -1,8 +1,8 @@
 //! What may be deleted: old records of the log, and files that no remaining record refers to.
 //!
 //! Promises never to name the newest record, a savepoint, a checkpoint whose prepared output is not yet
-//! confirmed, the newest fence, or what that fence restored while nothing has been decided since. Does
-//! not know who else reads: a start that names an old checkpoint beside a living generation can find its
+//! confirmed, the newest fence, what that fence restored while nothing has been decided since, or the fence
+//! that went back behind a checkpoint that remains. Does not know who else reads: a start that names an old checkpoint beside a living generation can find its
 //! files gone, and fails loudly.
 //!
 //! Deleting slots is what makes [`crate::log::confirm`] necessary. Whoever deletes takes slots first,
@@ -13,7 +13,7 @@ use crate::manifest::{Kind, Manifest};
 use crate::record::{Fence, Record};
 use std::collections::BTreeSet;
 
-/// Newest fences that are never deleted, though only the last one is needed: a zombie coordinator's next
+/// Newest fences that are never deleted, though hardly more than the last one is needed: a zombie coordinator's next
 /// slot is that of the fence which replaced it, and cannot be created while that fence is there.
 pub const KEPT_FENCES: usize = 32;
 
@@ -115,7 +115,22 @@ pub fn surplus_fences(log: &[Entry]) -> Vec<Slot> {
     let newest = log.iter().rposition(|entry| matches!(entry.what, What::Checkpoint { .. }));
     let decider = log[..newest.unwrap_or(0)].iter().rev().find(|e| matches!(e.what, What::Fence { .. }));
     let surplus = fences.len().saturating_sub(KEPT_FENCES);
-    fences[..surplus].iter().filter(|slot| decider.is_none_or(|d| d.slot != **slot)).copied().collect()
+    let turns = turns(log);
+    let is_needed = |slot: &Slot| turns.contains(slot) || decider.is_some_and(|d| d.slot == *slot);
+    fences[..surplus].iter().filter(|slot| !is_needed(slot)).copied().collect()
+}
+
+/// The fences that abandoned a checkpoint of `log`, the first one for each: without it the checkpoint would
+/// pass for one of the living branch, whose output is all published or there to be published.
+fn turns(log: &[Entry]) -> BTreeSet<Slot> {
+    let turn = |(at, entry): (usize, &Entry)| match entry.what {
+        What::Fence { .. } => None,
+        What::Checkpoint { .. } => log[at..]
+            .iter()
+            .find(|later| matches!(later.what, What::Fence { restored } if restored < Some(entry.slot)))
+            .map(|fence| fence.slot),
+    };
+    log.iter().enumerate().filter_map(turn).collect()
 }
 
 /// Decides what may go, now that the last of `log` (oldest first) has been decided.
@@ -132,6 +147,7 @@ pub fn expire(
 ) -> Expiry {
     let (mut any, mut periodic, mut fences) = (false, 0, 0);
     let mut needed = None;
+    let turns = turns(log);
     let mut kept_files: BTreeSet<&String> = in_use.iter().collect();
     let mut gone: Vec<&Entry> = Vec::new();
     for entry in log.iter().rev() {
@@ -141,7 +157,7 @@ pub fn expire(
                 if fences == 1 && !any {
                     needed = *restored;
                 }
-                fences <= KEPT_FENCES
+                fences <= KEPT_FENCES || turns.contains(&entry.slot)
             }
             What::Checkpoint { savepoint, pending, .. } => {
                 let newest = !std::mem::replace(&mut any, true);

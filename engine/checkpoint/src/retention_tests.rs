@@ -91,6 +91,42 @@ fn only_fences_far_in_the_past_go() {
 }
 
 #[test]
+fn a_fence_that_went_back_behind_a_checkpoint_stays_as_long_as_that_does() {
+    let kept = KEPT_FENCES as u64;
+    // The savepoint is abandoned by the second start and by the third, and the first of them tells so.
+    let mut log = vec![
+        opened(1, 1, None),
+        taken(2, 1, &[]),
+        savepoint(3, 2, &["s"]),
+        opened(4, 2, Some(2)),
+        opened(5, 3, Some(2)),
+    ];
+    log.push(taken(6, 3, &[]));
+    log.extend((7..7 + kept).map(|n| opened(n, n, Some(6))));
+    assert_eq!(surplus_fences(&log).iter().map(|slot| slot.0).collect::<Vec<_>>(), [1]);
+    log.push(taken(7 + kept, 4, &[]));
+    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [1, 2, 5, 6]);
+    log.retain(|entry| entry.slot != Slot(3));
+    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [1, 2, 4, 5, 6]);
+}
+
+#[test]
+fn a_start_that_decides_nothing_does_not_leave_its_fence_for_ever() {
+    let kept = KEPT_FENCES as u64;
+    let fences = |from: u64| (from..from + kept).map(|n| opened(n, n, Some(4)));
+    let surplus = |log: &[Entry]| surplus_fences(log).iter().map(|slot| slot.0).collect::<Vec<_>>();
+    let mut log = vec![opened(1, 1, None), opened(2, 2, None), opened(3, 3, None), taken(4, 1, &[])];
+    log.extend(fences(5));
+    // The one at 3 decided the checkpoint.
+    assert_eq!(surplus(&log), [1, 2]);
+    log.push(opened(5 + kept, 5 + kept, Some(4)));
+    assert_eq!(surplus(&log), [1, 2, 5]);
+    assert_eq!(surplus(&log[4..]), [5]);
+    assert_eq!(surplus(&log[4..4 + KEPT_FENCES]), Vec::<u64>::new());
+    assert_eq!(surplus(&[]), Vec::<u64>::new());
+}
+
+#[test]
 fn an_empty_log_expires_nothing() {
     assert!(expire(&[], 1, &none(), &none()).is_empty());
 }
