@@ -5,10 +5,11 @@ mod by_hand;
 
 use by_hand::{poll, read_all, run};
 use serde::Deserialize;
-use staunch_connectors::file;
+use staunch_connectors::file::{self, FileSplit};
 use staunch_core::source::{Progress, Records, Source, SplitReader};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -51,6 +52,59 @@ fn a_directory_is_read_by_name_without_hidden_and_unfinished_files() {
         assert_eq!(all, [("a.txt", a.as_slice()), ("b.txt", &b), ("empty.txt", &[])]);
         let one = read_all(&file::lines(dir.path().join("a.txt"))).await.unwrap();
         assert_eq!(one, [("a.txt".to_owned(), a, vec![])]);
+    });
+}
+
+#[test]
+fn a_link_to_a_file_of_the_same_directory_is_passed_over_and_one_to_any_other_file_is_read() {
+    run(async {
+        let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let (here, there) = (dir.path(), elsewhere.path());
+        fs::write(here.join("a.txt"), "1\n").unwrap();
+        fs::write(here.join(".hidden"), "2\n").unwrap();
+        fs::write(there.join("far.txt"), "3\n").unwrap();
+        symlink("a.txt", here.join("alias.txt")).unwrap();
+        symlink(here.join("a.txt"), here.join("0.txt")).unwrap();
+        symlink(".hidden", here.join("b.txt")).unwrap();
+        symlink(there.join("far.txt"), here.join("c.txt")).unwrap();
+        symlink("nothing.txt", here.join("dangling.txt")).unwrap();
+        // The directory may have two names, too.
+        symlink(here, there.join("directory")).unwrap();
+        for path in [here.to_owned(), there.join("directory")] {
+            let all = read_all(&file::lines(&path)).await.unwrap();
+            let all: Vec<(&str, &[String])> =
+                all.iter().map(|(id, lines, _)| (id.as_str(), lines.as_slice())).collect();
+            let [a, b, c] = ["1", "2", "3"].map(|line| strings(&[line]));
+            assert_eq!(all, [("a.txt", a.as_slice()), ("b.txt", &b), ("c.txt", &c)], "{}", path.display());
+        }
+    });
+}
+
+#[test]
+fn a_file_with_two_names_in_a_directory_is_refused_and_both_are_said() {
+    run(async {
+        let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let far = elsewhere.path().join("far.txt");
+        let [one, two] = ["one.txt", "two.txt"].map(|name| dir.path().join(name));
+        fs::write(&far, "1\n").unwrap();
+        for kind in ["hard link", "links to a file elsewhere"] {
+            if kind == "hard link" {
+                fs::write(&one, "1\n").unwrap();
+                fs::hard_link(&one, &two).unwrap();
+            } else {
+                symlink(&far, &one).unwrap();
+                symlink(&far, &two).unwrap();
+            }
+            let error = file::lines(dir.path()).splits().await.unwrap_err();
+            for word in ["one.txt", "two.txt", "are the same file"] {
+                assert!(error.to_string().contains(word), "{kind}: no {word:?} in {error}");
+            }
+            assert_eq!(error.kind(), staunch_core::error::Kind::Job, "{kind}");
+            fs::remove_file(&two).unwrap();
+            let all = read_all(&file::lines(dir.path())).await.unwrap();
+            assert_eq!(all, [("one.txt".to_owned(), strings(&["1"]), vec![])], "{kind}");
+            fs::remove_file(&one).unwrap();
+        }
     });
 }
 
@@ -226,6 +280,40 @@ fn a_followed_file_that_is_deleted_ends_and_one_that_is_cut_or_replaced_is_an_er
                 ("delete", Err(error)) => panic!("{error}"),
                 (_, Ok(_)) => panic!("{change}: no error"),
                 (_, Err(error)) => assert!(error.to_string().contains("must only grow"), "{error}"),
+            }
+        }
+    });
+}
+
+/// Nobody polls, so that the reader is far from noticing it at the end of the file.
+#[test]
+fn a_file_that_is_renamed_while_its_reader_is_behind_is_not_read_twice() {
+    run(async {
+        for link in [false, true] {
+            let dir = TempDir::new().unwrap();
+            let (old, new) = (dir.path().join("a.log"), dir.path().join("b.log"));
+            fs::write(&old, "line\n".repeat(500_000)).unwrap();
+            let source = file::lines(dir.path()).follow(true);
+            let (_, split) = source.splits().await.unwrap().remove(0);
+            let reader = source.open(split.clone(), None).await.unwrap();
+            match link {
+                false => fs::rename(&old, &new).unwrap(),
+                true => fs::hard_link(&old, &new).unwrap(),
+            }
+            let found = source.clone().splits().await.unwrap_err().to_string();
+            assert!(found.contains("a.log") && found.contains("b.log"), "{found}");
+            // As if it had been found a moment before the reader was there.
+            let second = FileSplit { name: "b.log".into() };
+            let opened = source.open(second.clone(), None).await.err().unwrap().to_string();
+            assert!(opened.contains("read as a.log") && opened.contains("must keep its name"), "{opened}");
+            // A source of another step, and this one once the reader is gone, may read it.
+            drop(file::lines(dir.path()).follow(true).open(second.clone(), None).await.unwrap());
+            drop(reader);
+            let gone = || source.open(second.clone(), None);
+            let begin = Instant::now();
+            while let Err(error) = gone().await {
+                assert!(begin.elapsed() < Duration::from_secs(20), "{error}");
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     });

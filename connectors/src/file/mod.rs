@@ -14,6 +14,7 @@
 mod decode;
 mod encode;
 mod mark;
+mod opened;
 mod parts;
 mod position;
 mod quotes;

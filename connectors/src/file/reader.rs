@@ -1,6 +1,7 @@
 //! Reads one file: finds records, decodes them, and knows where it stands.
 
 use super::decode::{Decode, Format};
+use super::opened::{OpenFiles, Opened};
 use super::position::{FilePosition, GOES_ON};
 use super::quotes::line_end;
 use super::window::Window;
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A call returns after so many bytes, so that batches of long records stay small and a call short.
 const CALL_BYTES: u64 = if cfg!(test) { 32 } else { 4 << 20 };
@@ -32,6 +34,8 @@ pub struct FileReader<F: Format> {
     format: F,
     settings: Settings,
     window: Window,
+    /// Says to others of the same source that the file is open.
+    opened: Option<Arc<Opened>>,
     /// `None` until the beginning of the file, with the header if there is one, is read.
     decoder: Option<F::Decoder>,
     header: Option<u32>,
@@ -72,6 +76,7 @@ impl<F: Format> FileReader<F> {
             format,
             settings,
             window: Window::new(file),
+            opened: None,
             decoder: None,
             header: None,
             line: 1,
@@ -87,6 +92,13 @@ impl<F: Format> FileReader<F> {
             reader.ended = at.unterminated && !settings.follow;
         }
         Ok(reader)
+    }
+
+    /// Notes that the file is open, until the reader is dropped.
+    pub(super) fn register(&mut self, files: &OpenFiles) -> Result<()> {
+        let open = self.window.file().metadata().map_err(|e| self.unreadable(e))?;
+        self.opened = Some(files.add(&open, &self.name)?);
+        Ok(())
     }
 
     fn not_the_same(&self, why: Result<String, std::io::Error>) -> Error {

@@ -1,6 +1,7 @@
 //! Files as splits.
 
 use super::decode::{Csv, Format};
+use super::opened::OpenFiles;
 use super::position::FilePosition;
 use super::reader::{FileReader, Settings};
 use serde::{Deserialize, Serialize};
@@ -27,11 +28,13 @@ pub struct Files<F> {
     follow: bool,
     max_line_bytes: usize,
     format: F,
+    opened: OpenFiles,
 }
 
 impl<F> Files<F> {
     pub(super) fn new(path: &Path, format: F) -> Self {
-        Self { path: path.to_owned(), follow: false, max_line_bytes: MAX_LINE_BYTES, format }
+        let opened = OpenFiles::default();
+        Self { path: path.to_owned(), follow: false, max_line_bytes: MAX_LINE_BYTES, format, opened }
     }
 
     /// Waits for more at the end of a file, and for new files in a directory; such a source never ends.
@@ -78,7 +81,7 @@ impl<F: Format> Source for Files<F> {
 
     async fn splits(&self) -> Result<Vec<(String, FileSplit)>> {
         self.format.check().map_err(Error::job)?;
-        let names = names(&self.path)?;
+        let names = names(&self.path, &self.opened)?;
         Ok(names.into_iter().map(|name| (name.clone(), FileSplit { name })).collect())
     }
 
@@ -97,14 +100,15 @@ impl<F: Format> Source for Files<F> {
             )));
         }
         let settings = Settings { follow: self.follow, max_line_bytes: self.max_line_bytes };
-        let reader = FileReader::open(path, self.format.clone(), settings, at.as_ref())?;
+        let mut reader = FileReader::open(path, self.format.clone(), settings, at.as_ref())?;
+        reader.register(&self.opened)?;
         Background::start(&split.name, reader)
     }
 }
 
 /// The names of the files to read, sorted. Each file has one name: read under two of them, its records would
 /// count twice.
-fn names(path: &Path) -> Result<Vec<String>> {
+fn names(path: &Path, opened: &OpenFiles) -> Result<Vec<String>> {
     let place = path.display();
     let unreadable =
         |e| Error::job(format!("cannot read {place}; check the path and its permissions")).caused_by(e);
@@ -136,6 +140,7 @@ fn names(path: &Path) -> Result<Vec<String>> {
             continue;
         }
         let name = text(&file)?;
+        opened.check(&metadata, &name)?;
         if let Some(other) = files.insert((metadata.dev(), metadata.ino()), name.clone()) {
             return Err(Error::job(format!(
                 "{name} and {other} in {place} are the same file, and its records would be read twice; remove one of them"
