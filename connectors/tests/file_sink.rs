@@ -335,3 +335,38 @@ fn a_checkpoint_of_another_kind_of_sink_is_refused() {
         assert!(why.contains("no part file"), "{why}");
     });
 }
+
+/// A damaged list must not lead to the files of others: neither take one for a part, nor publish one there.
+#[test]
+fn a_checkpoint_that_names_files_elsewhere_is_refused() {
+    run(async {
+        let mut life = Life::new(json());
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(vec![row(0)]).await.unwrap();
+        let good = start.prepare(1).await.unwrap();
+        let dir = life.target.0.path().to_owned();
+        let pending = dir.join("out/.pending").join(good[0].payload["pending"].as_str().unwrap());
+        // The same bytes: only its place tells it from the part.
+        let theirs = dir.join("theirs");
+        fs::copy(pending, &theirs).unwrap();
+        let absolute = theirs.to_str().unwrap();
+        for field in ["pending", "name"] {
+            for other in ["../../theirs", "../moved", absolute, "a/part", "part/", "part/.", "..", ".", ""] {
+                let mut listed = good.clone();
+                listed[0].payload[field] = other.into();
+                let Err(CommitError::Refused(commit)) = start.commit(&listed).await else {
+                    panic!("{field} `{other}` is committed")
+                };
+                let Err(recovery) = life.start(&listed).await else { panic!("{field} `{other}` is kept") };
+                for why in [commit, recovery] {
+                    let why = why.to_string();
+                    assert!(why.contains(&format!("`{other}` is not the name of a file")), "{why}");
+                }
+            }
+        }
+        start.commit(&good).await.unwrap();
+        assert_eq!(names(&dir), ["out", "theirs"]);
+        assert_eq!(life.visible(), rows(0..1));
+    });
+}

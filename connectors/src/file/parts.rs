@@ -2,11 +2,13 @@
 
 use super::encode::{Encode, PartFile};
 use super::mark::{self, Mark, failed, sync_dir};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use staunch_core::background::blocking;
 use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Committable, Error, Result, crash};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::marker::PhantomData;
@@ -52,8 +54,10 @@ impl<T: Serialize + Send + 'static, E: Encode> Sink for Parts<T, E> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Part {
     /// Its name in the folder of pending parts.
+    #[serde(deserialize_with = "file_name")]
     pending: String,
     /// Its name once it is published.
+    #[serde(deserialize_with = "file_name")]
     name: String,
     bytes: u64,
     crc32c: u32,
@@ -71,6 +75,16 @@ impl Part {
             ))
             .caused_by(e)
         })
+    }
+}
+
+/// A name and no path: a damaged checkpoint must never lead to a file outside of the directory.
+fn file_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = String::deserialize(from)?;
+    let is_name = Path::new(&name).file_name() == Some(OsStr::new(&name));
+    match is_name {
+        true => Ok(name),
+        false => Err(D::Error::custom(format_args!("`{name}` is not the name of a file"))),
     }
 }
 

@@ -170,8 +170,10 @@ impl Payload {
 pub struct StagedRows<R> {
     storage: Arc<dyn Storage>,
     chunks: std::vec::IntoIter<Chunk>,
+    /// The chunk that is being read, how far it is, and the rows that are left of it.
     bytes: Vec<u8>,
     at: usize,
+    left: u64,
     /// What is lost if a blob cannot be read: for messages.
     what: String,
     row: PhantomData<fn() -> R>,
@@ -193,17 +195,24 @@ impl<R: DeserializeOwned> StagedRows<R> {
     }
 
     fn row(&mut self) -> Result<Option<R>, CommitError> {
-        while self.at == self.bytes.len() {
+        while self.left == 0 {
+            let behind = self.bytes.len() - self.at;
+            if behind > 0 {
+                return Err(self.unreadable(format!("{behind} bytes are behind the last one")));
+            }
             let Some(chunk) = self.chunks.next() else { return Ok(None) };
             self.bytes = self.load(&chunk)?;
-            self.at = 0;
+            (self.at, self.left) = (0, chunk.rows);
         }
-        let (row, rest) = postcard::take_from_bytes(&self.bytes[self.at..]).map_err(|e| {
-            let error = Error::internal(format!("{}: a staged row cannot be read", self.what));
-            CommitError::Refused(error.caused_by(e))
-        })?;
+        let (row, rest) =
+            postcard::take_from_bytes(&self.bytes[self.at..]).map_err(|e| self.unreadable(e.to_string()))?;
         self.at = self.bytes.len() - rest.len();
+        self.left -= 1;
         Ok(Some(row))
+    }
+
+    fn unreadable(&self, why: String) -> CommitError {
+        CommitError::Refused(Error::internal(format!("{}: a staged row cannot be read: {why}", self.what)))
     }
 }
 
@@ -347,7 +356,7 @@ impl<T: StagedTarget> StagedCommitter<T> {
             committable.records, committable.checkpoint, committable.instance
         );
         let chunks = payload.chunks.clone().into_iter();
-        let rows = StagedRows { storage, chunks, bytes: Vec::new(), at: 0, what, row: PhantomData };
+        let rows = StagedRows { storage, chunks, bytes: Vec::new(), at: 0, left: 0, what, row: PhantomData };
         let (instance, checkpoint) = (committable.instance, committable.checkpoint);
         let token = Token { job, sink, lineage, generation, instance, checkpoint };
         self.target.apply(connection, &token, rows).await.map(|_| ())
