@@ -81,14 +81,9 @@ impl Window {
         self.bytes.drain(..keep);
         self.start -= keep;
         let (old, more) = (self.bytes.len(), READ_BYTES.max(self.rest().len()));
-        self.bytes.resize(old + more, 0);
-        let read = loop {
-            match self.file.read(&mut self.bytes[old..]) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        self.bytes.truncate(old + *read.as_ref().unwrap_or(&0));
+        self.bytes.reserve(more);
+        // Into room that nobody has cleared: an idle look costs no more than a system call.
+        let read = (&self.file).take(more as u64).read_to_end(&mut self.bytes);
         let wanted = HEAD_BYTES - self.head.len();
         self.head.extend(self.bytes[old..].iter().take(wanted));
         if read.is_ok() && self.bytes.capacity() > 4 * (self.bytes.len() + READ_BYTES) {
