@@ -90,6 +90,33 @@ fn the_database_keeps_the_token_of_each_instance() {
 }
 
 #[test]
+fn a_checkpoint_that_the_log_lost_is_noticed_also_with_fewer_instances() {
+    run(async {
+        let mut life = Life::new(database());
+        life.instances = 3;
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..9)).await.unwrap();
+        let all = start.prepare(6).await.unwrap();
+        start.commit(&all).await.unwrap();
+        start.writers[2].write(rows(9..12)).await.unwrap();
+        let third = start.prepare(7).await.unwrap();
+        start.commit(&third).await.unwrap();
+        // Another sink's tokens say nothing about this one.
+        life.target.run(
+            "INSERT INTO _staunch_commits (job, sink, instance, lineage, generation, checkpoint)
+             SELECT job, 'other', instance, lineage, generation, 99 FROM _staunch_commits",
+        );
+        life.instances = 1;
+        life.next_checkpoint = 8;
+        drop(life.start(&[]).await.unwrap());
+        life.next_checkpoint = 7;
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains("checkpoint 7") && why.contains("from a backup"), "{why}");
+        assert_eq!(life.visible(), rows(0..12));
+    });
+}
+
+#[test]
 fn an_upsert_replaces_rows_by_key() {
     #[derive(Serialize)]
     struct Total {

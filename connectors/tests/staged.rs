@@ -9,7 +9,7 @@ use staunch_core::staged::{Applied, Staged, StagedRows, StagedTarget, Token};
 use staunch_core::{CheckpointId, Error, Generation, Result, Storage};
 use staunch_testing::conformance::Can;
 use staunch_testing::conformance::sink::{Life, Row, Target, row, rows};
-use staunch_testing::storage::{Action, MemoryStorage};
+use staunch_testing::storage::{Action, Fault, MemoryStorage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -221,6 +221,30 @@ fn a_target_with_output_of_a_checkpoint_that_the_log_lost_is_refused() {
     });
 }
 
+/// Nobody asks for the token of the third instance any more, and it alone tells of checkpoint 7.
+#[test]
+fn a_checkpoint_that_the_log_lost_is_noticed_also_with_fewer_instances() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        life.instances = 3;
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..9)).await.unwrap();
+        let all = start.prepare(6).await.unwrap();
+        start.commit(&all).await.unwrap();
+        start.writers[2].write(rows(9..12)).await.unwrap();
+        let third = start.prepare(7).await.unwrap();
+        start.commit(&third).await.unwrap();
+        let tokens = [(0, 6), (1, 6), (2, 7)].map(|(instance, token)| (instance, CheckpointId(token)));
+        assert_eq!(life.target.0.lock().unwrap().tokens, BTreeMap::from(tokens));
+        life.instances = 1;
+        life.next_checkpoint = 8;
+        drop(life.start(&[]).await.unwrap());
+        life.next_checkpoint = 7;
+        let why = life.start(&[]).await.err().unwrap().to_string();
+        assert!(why.contains("checkpoint 7") && why.contains("from a backup"), "{why}");
+    });
+}
+
 #[test]
 fn errors_of_the_checkpoint_storage_are_told_apart() {
     run(async {
@@ -265,6 +289,36 @@ fn a_checkpoint_out_of_order_is_refused_and_not_taken_for_committed() {
         twice[0].payload["chunks"][0]["name"] = "staged/out/other-g1".into();
         refused(start.commit(&twice).await);
         start.commit(&second).await.unwrap();
+    });
+}
+
+/// One call with more checkpoints of an instance than a committer remembers from call to call.
+#[test]
+fn a_long_backlog_is_not_out_of_order_when_its_commit_is_asked_for_again() {
+    run(async {
+        let mut life = Life::new(Fake::default());
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        let mut backlog = Vec::new();
+        for checkpoint in 1..=200 {
+            start.write(vec![row(u64::from(checkpoint))]).await.unwrap();
+            backlog.extend(start.prepare(checkpoint).await.unwrap());
+        }
+        assert_eq!(backlog.len(), 200);
+        // The first call gets as far as the last checkpoint.
+        let last = life.storage.names().unwrap().pop().unwrap();
+        let reads_last = move |action: Action, name: &str| action == Action::Get && name == last;
+        life.storage.on_call(move |action, name| reads_last(action, name).then_some(Fault::Fails));
+        assert!(matches!(start.commit(&backlog).await, Err(CommitError::Retry(_))));
+        assert_eq!(life.visible(), rows(1..=199));
+        life.storage.heal();
+        for call in ["after a failure", "after a success"] {
+            if let Err(error) = start.commit(&backlog).await {
+                panic!("{call}: {error:?}");
+            }
+            assert_eq!(life.visible(), rows(1..=200), "{call}");
+        }
+        assert_eq!(life.target.0.lock().unwrap().applied, 200);
     });
 }
 

@@ -67,8 +67,8 @@ fn an_idle_job_uses_less_than_a_hundredth_of_a_core() {
     let mut running = case.start("--workers 2 --checkpoint-every 100ms");
     case.wait_for_lines(&running, 3);
     std::thread::sleep(Duration::from_millis(500));
-    // Some virtual machines take a millisecond to wake a thread and to find its memory again: what that costs here
-    // is measured beside it.
+    // Some virtual machines take a millisecond to wake a thread and to find its memory again. What that costs here
+    // is measured beside it: where waking alone takes half of the hundredth, the job may use twice of that.
     let bare = std::thread::spawn(cost_of_waking);
     let (before, woken, began) = (processor_time(running.id()), wakes(running.id()), Instant::now());
     std::thread::sleep(IDLE);
@@ -82,7 +82,7 @@ fn an_idle_job_uses_less_than_a_hundredth_of_a_core() {
         waking * 100.0
     );
     measured(&all);
-    assert!(woken < 200.0 && used < 0.01 + waking, "{all}");
+    assert!(woken < 200.0 && (used < 0.01 || used < 2.0 * waking), "{all}");
     signal(&running, libc::SIGTERM);
     assert_eq!(ended(&mut running).code, Some(0));
 }

@@ -28,7 +28,7 @@ fn a_checkpoint_every_ten_milliseconds_changes_nothing() {
     case.assert_batch_result();
     // Hundreds of checkpoints, or a few on a slow disk.
     let files = jobs::output::committed(&case.output()).unwrap();
-    assert!(files.len() > 3, "only {} files in four seconds", files.len());
+    assert!(files.len() > 20, "only {} files in four seconds", files.len());
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Phase two: lost answers, slow commits, refusals, sinks that prepare nothing.
 
 use crate::faulty::{Deed, Faulty, Moment, faulty};
-use crate::harness::{Fuse, eventually, place};
+use crate::harness::{Fuse, Place, eventually, place};
 use crate::topic::Topic;
-use staunch::core::Request;
+use staunch::core::{Request, StartFrom};
 use staunch::prelude::*;
 use staunch_checkpoint::Kind;
 use std::sync::Arc;
@@ -126,6 +126,49 @@ fn retries_are_given_up_after_the_commit_timeout_and_go_on_at_the_next_start() {
     sink.behave();
     place.run(copy(&topic, &sink)).unwrap();
     assert_eq!(sink.committed(), [0, 1, 2]);
+}
+
+/// Its output was prepared and not published, and the start that went back removed it.
+#[test]
+fn a_checkpoint_that_a_later_start_went_back_behind_cannot_be_started_from() {
+    let (mut place, topic) = (place().only_the_last_checkpoint(), Topic::new(1));
+    place.config.retained = 10;
+    let sink = faulty::<u64>(|_| Deed::Go);
+    let read_one = |place: &Place| {
+        let running = place.start(copy(&topic, &sink));
+        eventually("it is read", || running.metric("staunch_records_in_total", "numbers") == 1.0);
+        running
+    };
+    let newest = |place: &Place| place.manifests().last().unwrap().checkpoint;
+    topic.push(0, [1]);
+    assert_eq!(read_one(&place).stop(), Outcome::Stopped);
+    let older = newest(&place);
+    topic.push(0, [2]);
+    let running = read_one(&place);
+    sink.replace(|now| if now == Moment::Commit { Deed::Refuse } else { Deed::Go });
+    running.controls.request(Request::Stop);
+    let error = running.wait().unwrap_err().to_string();
+    assert!(error.contains("Commit refused"), "{error}");
+    let abandoned = newest(&place);
+    assert!(abandoned > older && sink.inner.prepared_parts() == 1, "it is decided and not published");
+    sink.behave();
+    place.config.from = StartFrom::Checkpoint(older);
+    assert_eq!(read_one(&place).stop(), Outcome::Stopped);
+    assert_eq!((sink.committed(), sink.inner.prepared_parts()), (vec![1, 2], 0));
+
+    let log = place.log();
+    place.config.from = StartFrom::Checkpoint(abandoned);
+    let error = place.fail(copy(&topic, &sink));
+    assert_eq!(error.kind(), staunch::core::error::Kind::Job);
+    let (error, which) = (error.to_string(), format!("checkpoint {abandoned} lists output"));
+    for word in [which.as_str(), "may not be published yet", "went back behind it", "or from the newest"] {
+        assert!(error.contains(word), "no {word:?} in {error:?}");
+    }
+    assert_eq!(place.log(), log, "the refusal leaves a trace");
+    place.config.from = StartFrom::Latest;
+    topic.end(0);
+    place.finish(copy(&topic, &sink));
+    assert_eq!(sink.committed(), [1, 2]);
 }
 
 #[test]

@@ -91,13 +91,14 @@ impl Place {
 
     /// The records of the checkpoint log, oldest first.
     pub fn log(&self) -> Vec<Record> {
-        files(&self.config.checkpoints.join("log"))
-            .into_iter()
-            .map(|name| {
-                let bytes = std::fs::read(self.config.checkpoints.join("log").join(&name)).unwrap();
-                Record::decode(&format!("log/{name}"), &bytes).unwrap()
-            })
-            .collect()
+        let log = self.config.checkpoints.join("log");
+        let read = |name: String| match std::fs::read(log.join(&name)) {
+            Ok(bytes) => Some(Record::decode(&format!("log/{name}"), &bytes).unwrap()),
+            // Deleted since it was listed: the job may be running.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => panic!("log/{name}: {e}"),
+        };
+        files(&log).into_iter().filter_map(read).collect()
     }
 
     /// The checkpoints of the log, oldest first.

@@ -161,6 +161,51 @@ fn from_nothing_begins_a_new_life_and_the_output_of_the_old_one_is_not_mixed_wit
 }
 
 #[test]
+fn a_start_removes_the_working_directories_of_older_starts_of_the_job_and_no_others() {
+    let (mut place, topic, output) = (place(), Topic::new(1), collect());
+    let folder = tempfile::tempdir().unwrap();
+    // Several jobs share it.
+    let work = folder.path().join("work");
+    place.config.state_dir = Some(work.clone());
+    let names = || {
+        let entries = work.read_dir().unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let file_of = |name: &str| work.join(name).join("counts-0").join("file");
+    let leave = |name: &str| {
+        std::fs::create_dir_all(file_of(name).parent().unwrap()).unwrap();
+        std::fs::write(file_of(name), "state").unwrap();
+    };
+    let running = place.start(counts(&topic, &output));
+    topic.push(0, [7]);
+    eventually("the first output", || output.committed().len() == 1);
+    assert_eq!(names(), ["test-g1"]);
+    assert_eq!(running.stop(), Outcome::Stopped);
+    assert!(!work.exists(), "the working directory is left");
+
+    // As if the first start had been killed. The others are those of jobs with other names, and of a newer start
+    // that this one does not know of.
+    let others = ["other-g1", "test-2-g1", "test-g1-g1", "test-g9"];
+    ["test-g1"].into_iter().chain(others).for_each(leave);
+    let running = place.start(counts(&topic, &output));
+    topic.push(0, [7]);
+    eventually("the next output", || output.committed().len() == 2);
+    assert_eq!(names(), ["other-g1", "test-2-g1", "test-g1-g1", "test-g2", "test-g9"]);
+    assert_eq!(running.stop(), Outcome::Stopped);
+    assert_eq!(names(), others);
+
+    // The last one was killed after the end of the job.
+    topic.end(0);
+    place.finish(counts(&topic, &output));
+    leave("test-g3");
+    assert_eq!(place.run(counts(&topic, &output)).unwrap(), Outcome::AlreadyFinished);
+    assert_eq!(names(), others);
+    assert!(others.iter().all(|name| file_of(name).exists()), "what is in them is gone");
+}
+
+#[test]
 fn only_the_retained_checkpoints_and_their_files_are_kept_while_the_job_runs() {
     let (mut place, topic, output) = (place().every_ms(2), Topic::new(1), collect());
     for retained in [0, 1, 4] {

@@ -13,18 +13,15 @@ mod harness;
 mod oracle;
 mod topic;
 
-mod bad_input;
 mod commits;
 mod crashes;
 mod event_time;
 mod failures;
 mod flow_control;
-mod follow;
 mod lifecycle;
 mod metrics;
 mod plans;
 mod rescale;
 mod splits;
-mod state;
 mod verbs;
 mod windows;

@@ -2,8 +2,12 @@
 
 use crate::harness::{eventually, metric, place};
 use crate::topic::Topic;
+use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::memory::{collect, collection};
 use staunch::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::task::Context;
 
 #[test]
 fn a_hundred_splits_are_read_by_three_workers_and_each_record_once() {
@@ -52,6 +56,80 @@ fn a_source_without_any_split_ends_at_once_unless_it_looks_for_new_ones() {
         job.source("numbers", source.clone()).sink("output", sink.clone());
         Ok(())
     });
+    assert!(output.committed().is_empty());
+}
+
+/// As many splits as the engine opens at a time, for each worker.
+const OPEN_AT_A_TIME: u32 = 8;
+
+/// A source without a record, whose open splits all end in the same turn: nothing is left then that could wake it.
+#[derive(Clone)]
+struct Empty {
+    splits: u32,
+    /// Readers that were polled, and those of them that may end.
+    polled: Arc<AtomicU32>,
+    ending: Arc<AtomicU32>,
+}
+
+struct EmptyReader {
+    source: Empty,
+    number: Option<u32>,
+}
+
+impl Source for Empty {
+    type Record = u64;
+    type Split = u32;
+    type Position = u32;
+    type Reader = EmptyReader;
+
+    async fn splits(&self) -> Result<Vec<(String, u32)>> {
+        Ok((0..self.splits).map(|split| (format!("{split:04}"), split)).collect())
+    }
+
+    async fn open(&self, _split: u32, _at: Option<u32>) -> Result<EmptyReader> {
+        Ok(EmptyReader { source: self.clone(), number: None })
+    }
+}
+
+impl SplitReader for EmptyReader {
+    type Record = u64;
+    type Position = u32;
+
+    fn poll(&mut self, _cx: &mut Context<'_>, _out: &mut Records<u64>) -> Result<Progress> {
+        let number = *self.number.get_or_insert_with(|| self.source.polled.fetch_add(1, SeqCst));
+        if number < self.source.ending.load(SeqCst) {
+            return Ok(Progress::End);
+        }
+        let polled = self.source.polled.load(SeqCst);
+        if polled.is_multiple_of(OPEN_AT_A_TIME) {
+            // All are asked once more in the same turn, and all say that they are at their end.
+            self.source.ending.store(polled, SeqCst);
+            return Ok(Progress::Ready);
+        }
+        // The next one to be opened wakes the source.
+        Ok(Progress::Idle)
+    }
+
+    fn position(&self) -> u32 {
+        0
+    }
+}
+
+#[test]
+fn empty_splits_that_end_together_make_room_for_those_that_wait() {
+    const SPLITS: u32 = 128 * OPEN_AT_A_TIME;
+    let (mut place, output) = (place().only_the_last_checkpoint(), collect::<u64>());
+    // The clock would wake the source too, once in a step, and that would take two minutes.
+    place.config.step = Duration::from_secs(1);
+    let source = Empty { splits: SPLITS, polled: Arc::default(), ending: Arc::default() };
+    let sink = output.clone();
+    place.finish(move |job| {
+        job.source("nothing", source.clone()).sink("output", sink.clone());
+        Ok(())
+    });
+    let manifest = place.manifests().pop().unwrap();
+    let splits = &manifest.sources["nothing"].splits;
+    assert!(splits.len() == SPLITS as usize && splits.iter().all(|split| split.finished));
     assert!(output.committed().is_empty());
 }
 

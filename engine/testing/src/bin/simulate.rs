@@ -34,6 +34,8 @@ struct Arguments {
 struct Totals {
     runs: u64,
     with_crashes: u64,
+    with_zombies: u64,
+    with_failures: u64,
     crashes: u64,
     zombies: u64,
     rescales: u64,
@@ -46,7 +48,9 @@ struct Totals {
 impl Totals {
     fn add(&mut self, report: &Report) {
         self.runs += 1;
-        self.with_crashes += u64::from(report.crashes + report.zombies > 0);
+        self.with_crashes += u64::from(report.crashes > 0);
+        self.with_zombies += u64::from(report.zombies > 0);
+        self.with_failures += u64::from(report.failed > 0);
         self.crashes += u64::from(report.crashes);
         self.zombies += u64::from(report.zombies);
         self.rescales += u64::from(report.rescales);
@@ -65,7 +69,12 @@ impl Totals {
         let figures = [
             ("seeds", format!("{from} to {}", from + seeds - 1)),
             ("runs without a violation", self.runs.to_string()),
-            ("of these with crashes or zombies", self.with_crashes.to_string()),
+            ("of these with crashes", self.with_crashes.to_string()),
+            ("of these with processes that were replaced while they lived", self.with_zombies.to_string()),
+            (
+                "of these with effects that failed, or whose outcome was unknown",
+                self.with_failures.to_string(),
+            ),
             ("processes started", self.lives.to_string()),
             ("crashes", self.crashes.to_string()),
             ("processes replaced while they lived", self.zombies.to_string()),

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const FAILED_EFFECT: &str = "simulated:";
 /// The same for a crash point.
 const FAILED_POINT: &str = "asked for at crash point";
+/// What an error of a commit names that was tried again until its time was over.
+const OUT_OF_TIME: &str = "(--commit-timeout)";
 
 /// How an effect goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +57,8 @@ struct State {
     dies_at: Option<(&'static str, Option<u32>, u64)>,
     /// Effects that fail, out of a thousand.
     failing: u64,
+    /// Effects and crash points that failed, or of which it was told that nobody knows.
+    failed: u64,
     trace: Trace,
     hits: BTreeMap<&'static str, u64>,
     gate: Option<Arc<Gate>>,
@@ -162,6 +166,7 @@ impl Fate {
             dies_in: None,
             dies_at: None,
             failing,
+            failed: 0,
             trace,
             hits,
             gate: None,
@@ -211,11 +216,13 @@ impl Fate {
         (state.failing, state.dies_in, state.dies_at) = (0, None, None);
     }
 
-    /// Whether an error of the process may come from what befell it: it names what failed here.
+    /// Whether an error of the process may come from what befell it: it names what failed here, or says that the
+    /// time to try again was over and something did fail.
     pub fn explains(&self, error: &Error) -> bool {
         let text = error.to_string();
         let named = text.contains(FAILED_EFFECT) || text.contains(FAILED_POINT);
-        !self.is_alive() || (named && error.kind() != Kind::Internal)
+        let out_of_time = text.contains(OUT_OF_TIME) && self.state().failed > 0;
+        !self.is_alive() || ((named || out_of_time) && error.kind() != Kind::Internal)
     }
 
     /// What the trace calls it.
@@ -253,8 +260,10 @@ impl Fate {
         }
         let verdict = state.verdict();
         state.trace.note(format_args!("{}: {what}: {verdict:?}", state.name));
-        if matches!(verdict, Verdict::Dead | Verdict::DoneDead) {
-            state.alive = false;
+        match verdict {
+            Verdict::Done => {}
+            Verdict::Dead | Verdict::DoneDead => state.alive = false,
+            Verdict::Failed | Verdict::DoneUnknown | Verdict::NotDoneUnknown => state.failed += 1,
         }
         verdict
     }
@@ -287,10 +296,16 @@ impl Fate {
         }
         let failing = state.failing;
         if state.random.permille(failing) {
+            state.failed += 1;
             state.trace.note(format_args!("{}: crash point {point} fails", state.name));
             return Err(io::Error::other(format!("{FAILED_POINT} {point}")));
         }
         Ok(())
+    }
+
+    /// Effects and crash points that failed, or of which it was told that nobody knows.
+    pub fn failed(&self) -> u64 {
+        self.state().failed
     }
 
     /// How often each crash point was passed.

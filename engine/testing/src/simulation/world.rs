@@ -29,6 +29,8 @@ pub struct Report {
     pub crashes: u32,
     /// Processes that another one took the job from while they lived.
     pub zombies: u32,
+    /// Effects and crash points that failed, or of which it was told that nobody knows.
+    pub failed: u64,
     /// Moves of all processes.
     pub moves: u64,
     /// Rows that became visible.
@@ -232,7 +234,7 @@ impl World {
         );
         self.doom(&fate);
         let workers = self.random.between(1, 3) as usize;
-        self.report.rescales += u32::from(self.config.workers != workers);
+        self.report.rescales += u32::from(self.report.lives > 1 && self.config.workers != workers);
         self.config.workers = workers;
         let controls = Controls::default();
         let started = self.start(&fate, controls.clone(), workers)?;
@@ -248,6 +250,7 @@ impl World {
         if !fate.is_alive() {
             self.report.crashes += 1;
         }
+        self.report.failed += fate.failed();
         for (point, hits) in fate.hits() {
             *self.report.hits.entry(point).or_default() += hits;
         }
@@ -399,7 +402,9 @@ impl World {
             }
             let at = self.random.below(self.zombies.len() as u64) as usize;
             let mut zombie = self.zombies.swap_remove(at);
-            match self.step(&mut zombie) {
+            let ended = self.step(&mut zombie);
+            self.report.crashes += u32::from(!zombie.fate.is_alive());
+            match ended {
                 None if zombie.fate.is_alive() => self.zombies.push(zombie),
                 // Only if it decided that before it was replaced: the next start will tell.
                 Some(Ok(Outcome::Finished | Outcome::AlreadyFinished)) => self.said_complete = true,
