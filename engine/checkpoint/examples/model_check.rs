@@ -4,21 +4,21 @@
 //! cargo run --release -p staunch-checkpoint --example model_check -- --crashes 2 --zombies 1
 //! ```
 //!
-//! `--help` names all bounds. The model itself is in `tests/exhaustive`.
+//! `--help` names all bounds. The model itself is in `tests/stateright`.
 
-#[path = "../tests/exhaustive/bounds.rs"]
+#[path = "../tests/stateright/bounds.rs"]
 mod bounds;
-#[path = "../tests/exhaustive/exploration.rs"]
+#[path = "../tests/stateright/exploration.rs"]
 mod exploration;
-#[path = "../tests/exhaustive/model.rs"]
+#[path = "../tests/stateright/model.rs"]
 mod model;
-#[path = "../tests/exhaustive/parts.rs"]
+#[path = "../tests/stateright/parts.rs"]
 mod parts;
-#[path = "../tests/exhaustive/process.rs"]
+#[path = "../tests/stateright/process/mod.rs"]
 mod process;
-#[path = "../tests/exhaustive/settle.rs"]
+#[path = "../tests/stateright/settle.rs"]
 mod settle;
-#[path = "../tests/exhaustive/world.rs"]
+#[path = "../tests/stateright/world.rs"]
 mod world;
 
 use bounds::{Bounds, Mistake};

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`ids`] (the nouns), [`manifest`] (what one checkpoint consists of), [`record`] (how
 //! it is written into the log), [`log`] (why the log may be trusted), [`recovery`] (how a generation
-//! begins), [`coordinator`] (how it decides checkpoints and has them committed), [`retention`] (what is
+//! begins), `branches` (what going back does to output), [`coordinator`] (how it decides checkpoints and has them committed), [`retention`] (what is
 //! deleted afterwards).
 //!
 //! One generation, in the order in which the runtime does it:
@@ -17,6 +17,7 @@
 //! 3. Feed [`Event`]s to [`Coordinator::handle`] and carry out its [`Action`]s in their order, until
 //!    [`Action::Stop`].
 
+mod branches;
 pub mod coordinator;
 pub mod ids;
 pub mod log;
@@ -33,6 +34,6 @@ pub use manifest::{
     Committable, FileKind, FileRef, Guarantee, Kind, Manifest, Shard, SinkPart, SourcePart, SplitPart,
     StatePart,
 };
-pub use record::{Fence, Record, RecordError, parse_slot, slot_name};
+pub use record::{Fence, Record, RecordError, Turn, parse_slot, slot_name};
 pub use recovery::{Recovery, RecoveryError, Start, recover};
 pub use retention::{Entry, Expiry};

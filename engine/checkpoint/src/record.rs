@@ -49,10 +49,20 @@ pub struct Fence {
     /// Slot of the checkpoint that it restored; `None` if it started from nothing. Records between that
     /// slot and this fence are abandoned.
     pub restored: Option<Slot>,
+    /// Set if somebody chose to restore another checkpoint than the one to go on from, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
     /// For people: host and process. No decision reads it.
     pub holder: String,
     /// Milliseconds since the Unix epoch, for people; no decision reads it.
     pub at_ms: u64,
+}
+
+/// What a start knows that leaves a branch of history behind.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Turn {
+    /// Slots of the checkpoints in the log of which all listed output was known to be published.
+    pub published: Vec<Slot>,
 }
 
 /// A stored record that cannot be trusted. Each variant carries the record's name.

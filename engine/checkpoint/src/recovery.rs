@@ -15,9 +15,10 @@
 //! A record whose generation is higher than that of a later record was put into a deleted slot by a
 //! process that woke up late (see [`crate::log`]); it takes no part in this.
 
+use crate::branches::{self, Output};
 use crate::ids::{CheckpointId, Generation, Slot};
 use crate::log;
-use crate::manifest::{Committable, Kind, Manifest};
+use crate::manifest::{Kind, Manifest};
 use crate::record::{self, Fence, Record};
 use crate::retention::Entry;
 
@@ -108,8 +109,9 @@ pub enum RecoveryError {
     },
     /// The checkpoint asked for lists output that was perhaps never published, and is perhaps gone.
     #[error(
-        "checkpoint {wanted} lists output that may not be published yet, and a later start ({}) went back behind it and \
-         removed what it did not need; start from an older checkpoint, or from the newest", record::slot_name(*.fence)
+        "checkpoint {wanted} lists output that may not be published yet; a later start ({}) went back behind it, removed \
+         what it did not need, and published more since. Start from the newest (--from latest), or from an older one, \
+         which publishes again what came after it", record::slot_name(*.fence)
     )]
     Abandoned {
         /// The checkpoint asked for.
@@ -164,19 +166,32 @@ pub fn recover(start: &Start<'_>, records: &[(Slot, Record)]) -> Result<Recovery
         return Err(RecoveryError::OtherJob { slot: *slot, found, job });
     }
     let living = living(records);
+    let counts = branch(&living);
+    // A choice is one only if there was another checkpoint to go on from.
+    let goes_on_from = match &counts {
+        Ok(Branch::Checkpoint(slot, _)) => Some(*slot),
+        _ => None,
+    };
     let (restore, begun) = match start.from {
         From::Nothing => (None, None),
         From::Checkpoint(wanted) => {
             let (slot, manifest) = find(wanted, &living)?;
-            check_output_is_there(slot, &manifest, &living)?;
+            if let Output::PerhapsRemoved(fence) = branches::output(slot, &manifest, &living) {
+                return Err(RecoveryError::Abandoned { wanted, fence });
+            }
             (Some((slot, manifest)), None)
         }
-        From::Latest => match branch(&living)? {
+        From::Latest => match counts? {
             Branch::Checkpoint(slot, manifest) => (Some((slot, manifest.clone())), None),
             Branch::Nothing(fence) => (None, Some(fence.lineage.clone())),
             Branch::Empty => (None, None),
         },
     };
+    let restored = restore.as_ref().map(|(slot, _)| *slot);
+    let is_checkpoint = |record: &&(Slot, Record)| matches!(record.1, Record::Checkpoint(_));
+    let turns = start.from != From::Latest
+        && (restored.is_none() || restored != goes_on_from)
+        && living.iter().any(is_checkpoint);
     let lineage = match &restore {
         Some((_, manifest)) => manifest.lineage.clone(),
         None => begun.unwrap_or_else(|| start.fresh_lineage.to_owned()),
@@ -190,7 +205,8 @@ pub fn recover(start: &Start<'_>, records: &[(Slot, Record)]) -> Result<Recovery
         lineage: lineage.clone(),
         generation,
         next_checkpoint,
-        restored: restore.as_ref().map(|(slot, _)| *slot),
+        restored,
+        turn: turns.then(|| branches::turn(&living)),
         holder: start.holder.to_owned(),
         at_ms: start.at_ms,
     };
@@ -288,35 +304,6 @@ fn find(wanted: CheckpointId, living: &[&(Slot, Record)]) -> Result<(Slot, Manif
             let found = checkpoints().map(|(_, manifest)| manifest.checkpoint).collect();
             RecoveryError::NoSuchCheckpoint { wanted, found }
         })
-}
-
-/// Refuses a checkpoint on an abandoned branch, unless all output that it lists is known to be published. The
-/// start that abandoned it removed prepared output which it did not list; a sink that remembers only the newest
-/// checkpoint it has seen would take that for published.
-fn check_output_is_there(
-    slot: Slot,
-    manifest: &Manifest,
-    living: &[&(Slot, Record)],
-) -> Result<(), RecoveryError> {
-    let listed: Vec<(&String, &Committable)> = pending(manifest).collect();
-    for (at, record) in living.iter().filter(|(at, _)| *at > slot && !listed.is_empty()) {
-        match record {
-            Record::Fence(fence) if fence.restored < Some(slot) => {
-                return Err(RecoveryError::Abandoned { wanted: manifest.checkpoint, fence: *at });
-            }
-            Record::Fence(_) => {}
-            // What a later checkpoint of the same branch does not list any more is published.
-            Record::Checkpoint(later) if pending(later).all(|piece| !listed.contains(&piece)) => {
-                return Ok(());
-            }
-            Record::Checkpoint(_) => {}
-        }
-    }
-    Ok(())
-}
-
-fn pending(manifest: &Manifest) -> impl Iterator<Item = (&String, &Committable)> {
-    manifest.sinks.iter().flat_map(|(sink, part)| part.pending.iter().map(move |piece| (sink, piece)))
 }
 
 fn next_checkpoint(records: &[(Slot, Record)]) -> Result<CheckpointId, RecoveryError> {

@@ -124,39 +124,6 @@ fn naming_the_newest_checkpoint_needs_no_warning() {
 }
 
 #[test]
-fn an_abandoned_checkpoint_can_be_named_if_its_output_is_known_to_be_published() {
-    let mut records = three();
-    records.push(at(5, fence(2, 4, Some(2))));
-    records.push(at(6, manifest(4, 2, &[])));
-    // Checkpoint 3 does not list the output of checkpoint 2 any more.
-    let recovery = recover(&start(From::Checkpoint(CheckpointId(2))), &records).unwrap();
-    assert_eq!(restored(&recovery), Some((3, 2)));
-    assert!(!recovery.warnings.is_empty());
-    // A checkpoint without output has none to miss.
-    records[3] = at(4, manifest(3, 1, &[]));
-    let recovery = recover(&start(From::Checkpoint(CheckpointId(3))), &records).unwrap();
-    assert_eq!(restored(&recovery), Some((4, 3)));
-}
-
-#[test]
-fn an_abandoned_checkpoint_whose_output_may_be_removed_is_refused() {
-    let mut records = three();
-    // Start 2 goes back to checkpoint 1, and removes what it finds prepared for checkpoint 3.
-    records.push(at(5, fence(2, 4, Some(2))));
-    records.push(at(6, manifest(4, 2, &[4])));
-    let wanted = CheckpointId(3);
-    let refused = recover(&start(From::Checkpoint(wanted)), &records);
-    assert_eq!(refused, Err(RecoveryError::Abandoned { wanted, fence: Slot(5) }));
-    // The same by a start from nothing.
-    records[4] = at(5, fence(2, 4, None));
-    let refused = recover(&start(From::Checkpoint(wanted)), &records);
-    assert_eq!(refused, Err(RecoveryError::Abandoned { wanted, fence: Slot(5) }));
-    // Starts that went on from it, or from later ones, removed nothing that it lists.
-    records[4] = at(5, fence(2, 4, Some(4)));
-    assert!(recover(&start(From::Checkpoint(wanted)), &records).is_ok());
-}
-
-#[test]
 fn starting_from_nothing_mints_a_lineage_and_warns() {
     let recovery = recover(&start(From::Nothing), &three()).unwrap();
     assert_eq!((restored(&recovery), recovery.lineage.as_str()), (None, "fresh"));

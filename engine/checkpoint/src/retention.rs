@@ -1,8 +1,8 @@
 //! What may be deleted: old records of the log, and files that no remaining record refers to.
 //!
 //! Promises never to name the newest record, a savepoint, a checkpoint whose prepared output is not yet
-//! confirmed, the newest fence, what that fence restored while nothing has been decided since, or the fence
-//! that went back behind a checkpoint that remains. Does not know who else reads: a start that names an old checkpoint beside a living generation can find its
+//! confirmed, the newest fence, what that fence restored while nothing has been decided since, or a fence that
+//! left a branch behind while a checkpoint before it remains (see `branches`). Does not know who else reads: a start that names an old checkpoint beside a living generation can find its
 //! files gone, and fails loudly.
 //!
 //! Deleting slots is what makes [`crate::log::confirm`] necessary. Whoever deletes takes slots first,
@@ -46,6 +46,8 @@ pub enum What {
     Fence {
         /// Slot of the checkpoint that it restored.
         restored: Option<Slot>,
+        /// It left a branch of history behind.
+        turns: bool,
     },
     /// A checkpoint.
     Checkpoint {
@@ -73,7 +75,7 @@ impl Entry {
     /// The entry of a fence.
     #[must_use]
     pub fn fence(slot: Slot, fence: &Fence) -> Self {
-        Self { slot, what: What::Fence { restored: fence.restored } }
+        Self { slot, what: What::Fence { restored: fence.restored, turns: fence.turn.is_some() } }
     }
 
     /// The entry of a checkpoint.
@@ -109,28 +111,23 @@ impl Expiry {
 /// Fences that nobody needs, oldest first, now that the last of `log` is a fence that holds.
 #[must_use]
 pub fn surplus_fences(log: &[Entry]) -> Vec<Slot> {
-    let fences: Vec<Slot> =
-        log.iter().filter(|entry| matches!(entry.what, What::Fence { .. })).map(|entry| entry.slot).collect();
+    let fences: Vec<&Entry> = log.iter().filter(|entry| matches!(entry.what, What::Fence { .. })).collect();
     // The one before the newest checkpoint says whose that is.
     let newest = log.iter().rposition(|entry| matches!(entry.what, What::Checkpoint { .. }));
     let decider = log[..newest.unwrap_or(0)].iter().rev().find(|e| matches!(e.what, What::Fence { .. }));
     let surplus = fences.len().saturating_sub(KEPT_FENCES);
-    let turns = turns(log);
-    let is_needed = |slot: &Slot| turns.contains(slot) || decider.is_some_and(|d| d.slot == *slot);
-    fences[..surplus].iter().filter(|slot| !is_needed(slot)).copied().collect()
+    let oldest = oldest_checkpoint(log);
+    let is_needed = |entry: &&Entry| is_turn(entry, oldest) || decider.is_some_and(|d| d.slot == entry.slot);
+    fences[..surplus].iter().copied().filter(|entry| !is_needed(entry)).map(|entry| entry.slot).collect()
 }
 
-/// The fences that abandoned a checkpoint of `log`, the first one for each: without it the checkpoint would
-/// pass for one of the living branch, whose output is all published or there to be published.
-fn turns(log: &[Entry]) -> BTreeSet<Slot> {
-    let turn = |(at, entry): (usize, &Entry)| match entry.what {
-        What::Fence { .. } => None,
-        What::Checkpoint { .. } => log[at..]
-            .iter()
-            .find(|later| matches!(later.what, What::Fence { restored } if restored < Some(entry.slot)))
-            .map(|fence| fence.slot),
-    };
-    log.iter().enumerate().filter_map(turn).collect()
+fn oldest_checkpoint(log: &[Entry]) -> Option<Slot> {
+    log.iter().find(|entry| matches!(entry.what, What::Checkpoint { .. })).map(|entry| entry.slot)
+}
+
+/// Whether this is a fence that left a branch behind on which there may be a checkpoint still.
+fn is_turn(entry: &Entry, oldest: Option<Slot>) -> bool {
+    matches!(entry.what, What::Fence { turns: true, .. }) && oldest.is_some_and(|oldest| oldest < entry.slot)
 }
 
 /// Decides what may go, now that the last of `log` (oldest first) has been decided.
@@ -147,17 +144,17 @@ pub fn expire(
 ) -> Expiry {
     let (mut any, mut periodic, mut fences) = (false, 0, 0);
     let mut needed = None;
-    let turns = turns(log);
+    let oldest = oldest_checkpoint(log);
     let mut kept_files: BTreeSet<&String> = in_use.iter().collect();
     let mut gone: Vec<&Entry> = Vec::new();
     for entry in log.iter().rev() {
         let keep = match &entry.what {
-            What::Fence { restored } => {
+            What::Fence { restored, .. } => {
                 fences += 1;
                 if fences == 1 && !any {
                     needed = *restored;
                 }
-                fences <= KEPT_FENCES || turns.contains(&entry.slot)
+                fences <= KEPT_FENCES || is_turn(entry, oldest)
             }
             What::Checkpoint { savepoint, pending, .. } => {
                 let newest = !std::mem::replace(&mut any, true);

@@ -67,6 +67,7 @@ pub(crate) fn fence(generation: u64, next_checkpoint: u32, restored: Option<u64>
         generation: Generation(generation),
         next_checkpoint: CheckpointId(next_checkpoint),
         restored: restored.map(Slot),
+        turn: None,
         holder: "host/1".into(),
         at_ms: 1,
     }

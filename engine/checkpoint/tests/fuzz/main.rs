@@ -6,7 +6,7 @@ mod mutate;
 use mutate::{Watched, fuzz};
 use staunch_checkpoint::{
     CheckpointId, Committable, Fence, FileKind, FileRef, Generation, Guarantee, Kind, Manifest, Record,
-    Shard, SinkPart, Slot, SourcePart, SplitPart, StatePart, parse_slot, slot_name,
+    Shard, SinkPart, Slot, SourcePart, SplitPart, StatePart, Turn, parse_slot, slot_name,
 };
 
 #[global_allocator]
@@ -68,6 +68,7 @@ fn records() -> Vec<Record> {
         generation: Generation(3),
         next_checkpoint: CheckpointId(7),
         restored: Some(Slot(4)),
+        turn: Some(Turn { published: vec![Slot(2)] }),
         holder: "process 1 on host".into(),
         at_ms: 1,
     };

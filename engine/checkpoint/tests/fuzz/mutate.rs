@@ -1,14 +1,28 @@
 //! Fuzzing on a stable compiler: mutations of valid bytes and pure noise, from a seed, with a limit of time,
 //! and an allocator that notices a length field which was believed.
 //!
-//! Included by the fuzz tests of other crates, too. `STAUNCH_FUZZ_SECONDS=600` makes them run for longer
-//! than the second that each decoder gets by default, from another seed each time; a failure prints the input.
+//! Included by the fuzz tests of other crates, too. A failure prints the input. Two variables change a run:
+//!
+//! - `STAUNCH_FUZZ_SECONDS=600` gives each test 600 seconds in place of one, from another seed each time.
+//! - `STAUNCH_FUZZ_RESULT=/path/FILE` has each test that passes add a row to a Markdown table in that file:
+//!   `| crate | decoder | inputs | seconds | inputs a second |`. The path begins with `/`, because the tests of
+//!   each crate run in that crate's folder. Who wants a head for the table writes it.
+//!
+//! `make proof` sets both: a minute for each test. To do it by hand, from the root:
+//!
+//! ```text
+//! STAUNCH_FUZZ_SECONDS=60 STAUNCH_FUZZ_RESULT=$PWD/target/rows.md cargo test --release --workspace \
+//!     --features staunch-testing/crash-points --no-fail-fast --test fuzz -- --show-output
+//! ```
 
 // Not every includer needs all of it.
 #![allow(dead_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,7 +110,8 @@ impl Dice {
     }
 }
 
-/// Feeds mutations of `corpus` to `decode`, which checks what it can; says how many.
+/// Feeds mutations of `corpus` to `decode`, which checks what it can; says how many, and writes it down if that is
+/// asked for.
 pub fn fuzz(what: &str, corpus: &[Vec<u8>], mut decode: impl FnMut(&mut Dice, &[u8])) {
     let asked = std::env::var("STAUNCH_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let limit = Duration::from_secs(asked.unwrap_or(1));
@@ -114,5 +129,23 @@ pub fn fuzz(what: &str, corpus: &[Vec<u8>], mut decode: impl FnMut(&mut Dice, &[
         assert!(largest <= MOST_BYTES, "{what} asks for {largest} bytes at once, for {input:?}");
         count += 1;
     }
-    println!("{what}: {count} inputs");
+    let seconds = began.elapsed().as_secs_f64();
+    println!("MEASURED: fuzz {what}: {count} inputs in {seconds:.1} s");
+    write_down(what, count, seconds);
+}
+
+/// Adds a row to the table in the file that `STAUNCH_FUZZ_RESULT` names.
+fn write_down(what: &str, count: u64, seconds: f64) {
+    let path = PathBuf::from(std::env::var_os("STAUNCH_FUZZ_RESULT").unwrap_or_default());
+    if path.as_os_str().is_empty() {
+        return;
+    }
+    let name = path.display();
+    assert!(path.is_absolute(), "STAUNCH_FUZZ_RESULT is {name}: give a path that begins with /");
+    let (tested, rate) = (env!("CARGO_PKG_NAME"), count as f64 / seconds);
+    let row = format!("| {tested} | {what} | {count} | {seconds:.0} | {rate:.0} |\n");
+    // Appended by one write, so that rows of tests that end at the same time stay whole.
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let written = file.and_then(|mut file| file.write_all(row.as_bytes()));
+    assert!(written.is_ok(), "a row cannot be added to {name}: {written:?}");
 }

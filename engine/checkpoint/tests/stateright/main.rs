@@ -1,7 +1,7 @@
 //! The real protocol under every order of everything that may happen within bounds, checked by stateright:
 //! processes that start, die and live on as zombies, over one log, one target, one folder of state files.
 //!
-//! `tests/model` takes random walks through more trouble and far longer histories; this one leaves nothing
+//! `tests/random` takes random walks through more trouble and far longer histories; this one leaves nothing
 //! out, in a smaller world. `examples/model_check.rs` explores whatever bounds it is given.
 //!
 //! Reading order: `bounds` (what may happen), `world` (what is durable, and what must hold of it), `parts`
