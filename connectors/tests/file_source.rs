@@ -1,4 +1,5 @@
-//! Files as sources, as a job uses them: directories, typed rows, files that grow, files that vanish.
+//! Files as sources, as a job uses them: directories, typed rows, files that grow, files that vanish. (Lines that
+//! are too long: `long_lines.rs`.)
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod by_hand;
@@ -151,23 +152,6 @@ fn missing_and_unreadable_paths_say_what_to_do() {
     });
 }
 
-#[test]
-fn a_long_line_is_passed_over_without_being_held() {
-    run(async {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("long.txt");
-        let mut out = fs::File::create(&path).unwrap();
-        out.write_all(b"before\n").unwrap();
-        let chunk = vec![b'x'; 1 << 20];
-        (0..40).for_each(|_| out.write_all(&chunk).unwrap());
-        out.write_all(b"\nafter\n").unwrap();
-        let (_, lines, bad) = read_all(&file::lines(&path)).await.unwrap().remove(0);
-        assert_eq!(lines, strings(&["before", "after"]));
-        assert_eq!((bad[0].place.as_str(), bad[0].raw.len()), ("long.txt line 2", 4096));
-        assert!(bad[0].reason.contains("max_line_bytes"), "{}", bad[0].reason);
-    });
-}
-
 /// The long record is more than is handed out at once, and all the others are read together with it.
 #[test]
 fn short_records_behind_a_very_long_one_stay_apart() {
@@ -300,14 +284,15 @@ fn a_file_that_is_renamed_while_its_reader_is_behind_is_not_read_twice() {
                 false => fs::rename(&old, &new).unwrap(),
                 true => fs::hard_link(&old, &new).unwrap(),
             }
-            let found = source.clone().splits().await.unwrap_err().to_string();
+            // Each worker has a source of its own.
+            let source = file::lines(dir.path()).follow(true);
+            let found = source.splits().await.unwrap_err().to_string();
             assert!(found.contains("a.log") && found.contains("b.log"), "{found}");
             // As if it had been found a moment before the reader was there.
             let second = FileSplit { name: "b.log".into() };
             let opened = source.open(second.clone(), None).await.err().unwrap().to_string();
             assert!(opened.contains("read as a.log") && opened.contains("must keep its name"), "{opened}");
-            // A source of another step, and this one once the reader is gone, may read it.
-            drop(file::lines(dir.path()).follow(true).open(second.clone(), None).await.unwrap());
+            // Once the reader is gone, it may be read.
             drop(reader);
             let gone = || source.open(second.clone(), None);
             let begin = Instant::now();

@@ -1,60 +1,74 @@
-//! The files that a source has open: none of them may be read a second time under another name.
+//! The files that readers have open: none of them may be read a second time under another name.
 //!
-//! An open file keeps its inode, so a name with the same inode is the same file: renamed while its reader
-//! was behind, or linked.
+//! An open file keeps its inode, so a name with the same inode is the same file: renamed while its reader was
+//! behind, or linked. Each worker of a job has a source of its own, so that what is open is known to the whole
+//! process; names are compared within a directory, so that sources which have nothing to do with each other do not
+//! meet.
 
 use staunch_core::{Error, Result};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Shared by the clones of a source.
-#[derive(Clone, Debug, Default)]
-pub(super) struct OpenFiles(Arc<Mutex<Vec<Weak<Opened>>>>);
+static OPEN: Mutex<Vec<Weak<Opened>>> = Mutex::new(Vec::new());
 
-/// One of them, for as long as it is open.
+/// A file, for as long as it is open.
 #[derive(Debug)]
 pub(super) struct Opened {
+    directory: PathBuf,
+    name: String,
     device: u64,
     inode: u64,
-    name: String,
 }
 
-impl OpenFiles {
-    fn list(&self) -> MutexGuard<'_, Vec<Weak<Opened>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a file is open under a name.
-    ///
-    /// # Errors
-    /// It is open under another one.
-    pub fn add(&self, file: &Metadata, name: &str) -> Result<Arc<Opened>> {
-        let mut list = self.list();
-        check(&list, file, name)?;
-        let opened = Arc::new(Opened { device: file.dev(), inode: file.ino(), name: name.to_owned() });
-        list.retain(|other| other.strong_count() > 0);
-        list.push(Arc::downgrade(&opened));
-        Ok(opened)
-    }
-
-    /// Checks that a file which is to be read under a name is not open under another one.
-    ///
-    /// # Errors
-    /// It is.
-    pub fn check(&self, file: &Metadata, name: &str) -> Result<()> {
-        check(&self.list(), file, name)
-    }
+fn open() -> MutexGuard<'static, Vec<Weak<Opened>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn check(list: &[Weak<Opened>], file: &Metadata, name: &str) -> Result<()> {
-    let is_it = |opened: &Arc<Opened>| (opened.device, opened.inode) == (file.dev(), file.ino());
-    match list.iter().filter_map(Weak::upgrade).find(|opened| is_it(opened) && opened.name != name) {
+/// The directory of a file, under the name that all sources know it by.
+fn directory(path: &Path) -> PathBuf {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // One that cannot be resolved has no other name.
+    directory.canonicalize().unwrap_or_else(|_| directory.to_owned())
+}
+
+/// Notes that the file at a path is open under a name.
+///
+/// # Errors
+/// It is open under another one.
+pub(super) fn add(path: &Path, file: &Metadata, name: &str) -> Result<Arc<Opened>> {
+    let (device, inode) = (file.dev(), file.ino());
+    let opened = Arc::new(Opened { directory: directory(path), name: name.to_owned(), device, inode });
+    let mut open = open();
+    open.retain(|other| other.strong_count() > 0);
+    find_other_name(&open, &opened)?;
+    open.push(Arc::downgrade(&opened));
+    Ok(opened)
+}
+
+/// Checks that the file at a path, which is to be read under a name, is not open under another one.
+///
+/// # Errors
+/// It is.
+pub(super) fn check(path: &Path, file: &Metadata, name: &str) -> Result<()> {
+    let (device, inode) = (file.dev(), file.ino());
+    let wanted = Opened { directory: directory(path), name: name.to_owned(), device, inode };
+    find_other_name(&open(), &wanted)
+}
+
+fn find_other_name(open: &[Weak<Opened>], wanted: &Opened) -> Result<()> {
+    let is_it = |opened: &Arc<Opened>| {
+        (opened.device, opened.inode) == (wanted.device, wanted.inode)
+            && opened.directory == wanted.directory
+            && opened.name != wanted.name
+    };
+    match open.iter().filter_map(Weak::upgrade).find(is_it) {
         None => Ok(()),
         Some(opened) => Err(Error::job(format!(
-            "{name} is the file that is being read as {}: it was renamed or linked, and its records would be read \
-             twice. A followed file must keep its name; give it the old one back",
-            opened.name
+            "{} is the file that is being read as {}: it was renamed or linked, and its records would be read twice. \
+             A followed file must keep its name; give it the old one back",
+            wanted.name, opened.name
         ))),
     }
 }

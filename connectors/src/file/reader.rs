@@ -1,7 +1,7 @@
 //! Reads one file: finds records, decodes them, and knows where it stands.
 
 use super::decode::{Decode, Format};
-use super::opened::{OpenFiles, Opened};
+use super::opened::{self, Opened};
 use super::position::{FilePosition, GOES_ON};
 use super::quotes::line_end;
 use super::window::Window;
@@ -33,9 +33,9 @@ pub struct FileReader<F: Format> {
     name: String,
     format: F,
     settings: Settings,
-    window: Window,
-    /// Says to others of the same source that the file is open.
+    /// Says to others that the file is open; given up before it is closed.
     opened: Option<Arc<Opened>>,
+    window: Window,
     /// `None` until the beginning of the file, with the header if there is one, is read.
     decoder: Option<F::Decoder>,
     header: Option<u32>,
@@ -75,8 +75,8 @@ impl<F: Format> FileReader<F> {
             name,
             format,
             settings,
-            window: Window::new(file),
             opened: None,
+            window: Window::new(file),
             decoder: None,
             header: None,
             line: 1,
@@ -95,9 +95,9 @@ impl<F: Format> FileReader<F> {
     }
 
     /// Notes that the file is open, until the reader is dropped.
-    pub(super) fn register(&mut self, files: &OpenFiles) -> Result<()> {
+    pub(super) fn register(&mut self) -> Result<()> {
         let open = self.window.file().metadata().map_err(|e| self.unreadable(e))?;
-        self.opened = Some(files.add(&open, &self.name)?);
+        self.opened = Some(opened::add(&self.path, &open, &self.name)?);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Files as splits.
 
 use super::decode::{Csv, Format};
-use super::opened::OpenFiles;
+use super::opened;
 use super::position::FilePosition;
 use super::reader::{FileReader, Settings};
 use serde::{Deserialize, Serialize};
@@ -28,13 +28,11 @@ pub struct Files<F> {
     follow: bool,
     max_line_bytes: usize,
     format: F,
-    opened: OpenFiles,
 }
 
 impl<F> Files<F> {
     pub(super) fn new(path: &Path, format: F) -> Self {
-        let opened = OpenFiles::default();
-        Self { path: path.to_owned(), follow: false, max_line_bytes: MAX_LINE_BYTES, format, opened }
+        Self { path: path.to_owned(), follow: false, max_line_bytes: MAX_LINE_BYTES, format }
     }
 
     /// Waits for more at the end of a file, and for new files in a directory; such a source never ends.
@@ -47,7 +45,7 @@ impl<F> Files<F> {
         self
     }
 
-    /// Longest record with its line end, 16 MiB by default. A longer one is bad input; of a longer CSV record over
+    /// Longest record with its line end, 16 MiB by default; a reader may hold three times as much. A longer one is bad input; of a longer CSV record over
     /// several lines only the first line is, and reading goes on at the second, because most such
     /// records are a quote too many.
     #[must_use]
@@ -81,7 +79,7 @@ impl<F: Format> Source for Files<F> {
 
     async fn splits(&self) -> Result<Vec<(String, FileSplit)>> {
         self.format.check().map_err(Error::job)?;
-        let names = names(&self.path, &self.opened)?;
+        let names = names(&self.path)?;
         Ok(names.into_iter().map(|name| (name.clone(), FileSplit { name })).collect())
     }
 
@@ -101,17 +99,17 @@ impl<F: Format> Source for Files<F> {
         }
         let settings = Settings { follow: self.follow, max_line_bytes: self.max_line_bytes };
         let mut reader = FileReader::open(path, self.format.clone(), settings, at.as_ref())?;
-        reader.register(&self.opened)?;
+        reader.register()?;
         Background::start(&split.name, reader)
     }
 }
 
 /// The names of the files to read, sorted. Each file has one name: read under two of them, its records would
 /// count twice.
-fn names(path: &Path, opened: &OpenFiles) -> Result<Vec<String>> {
+fn names(path: &Path) -> Result<Vec<String>> {
     let place = path.display();
     let unreadable =
-        |e| Error::job(format!("cannot read {place}; check the path and its permissions")).caused_by(e);
+        |e| Error::external(format!("cannot read {place}; check the path and its permissions")).caused_by(e);
     let metadata = path.metadata().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
             Error::job(format!("{place} does not exist; give the path of a file or a directory to read"))
@@ -140,7 +138,7 @@ fn names(path: &Path, opened: &OpenFiles) -> Result<Vec<String>> {
             continue;
         }
         let name = text(&file)?;
-        opened.check(&metadata, &name)?;
+        opened::check(&file, &metadata, &name)?;
         if let Some(other) = files.insert((metadata.dev(), metadata.ino()), name.clone()) {
             return Err(Error::job(format!(
                 "{name} and {other} in {place} are the same file, and its records would be read twice; remove one of them"

@@ -106,12 +106,6 @@ impl<T: Clone> Collected<T> {
     pub fn committed(&self) -> Vec<T> {
         self.lock().committed.values().flatten().cloned().collect()
     }
-
-    /// The same, in the parts in which it was committed.
-    pub fn committed_parts(&self) -> Vec<(CheckpointId, u32, Vec<T>)> {
-        let target = self.lock();
-        target.committed.iter().map(|(id, records)| (id.checkpoint, id.instance, records.clone())).collect()
-    }
 }
 
 impl<T: Clone + Send + 'static> Sink for Collected<T> {

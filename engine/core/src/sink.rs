@@ -101,7 +101,8 @@ pub trait Committer: Send + 'static {
     /// The target refuses.
     fn recover(&mut self, listed: &[Committable]) -> impl Future<Output = Result<Vec<String>>> + Send;
 
-    /// Publishes the committables, in order. Committing one that is already published is a success.
+    /// Publishes the committables, in order. A call has everything of one or more checkpoints, so that a target may
+    /// take note of a checkpoint as a whole. Committing one that is already published is a success.
     ///
     /// # Errors
     /// [`CommitError::Retry`] if it may have happened or may yet work: the engine asks again, with a

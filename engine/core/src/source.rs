@@ -26,7 +26,9 @@ pub trait Source: Send + Sync + 'static {
     type Reader: SplitReader<Record = Self::Record, Position = Self::Position>;
 
     /// The splits there are now, each with an identity that stays the same over restarts. Called once
-    /// at start, and then every [`Source::discover_every`]. Known identities are skipped.
+    /// at start, and then every [`Source::discover_every`]. Known identities are skipped. Later, an error
+    /// ends the job if it is one of the job ([`Error::job`](crate::Error::job)); after any other one the
+    /// engine looks again.
     ///
     /// # Errors
     /// The input cannot be listed (a missing file, a server that refuses).

@@ -80,8 +80,21 @@ impl CommitterFactory {
     }
 }
 
-/// Most committables of one call. After an outage there may be many; each call has the whole time limit.
+/// A call that has so many committables gets no further checkpoint. After an outage there may be many; each call
+/// has the whole time limit.
 const AT_ONCE: usize = 64;
+
+/// Cuts what is due into calls, never within a checkpoint: a target may take note of a checkpoint as a whole.
+fn calls(due: &[Committable]) -> impl Iterator<Item = &[Committable]> {
+    let mut rest = due;
+    std::iter::from_fn(move || {
+        let last = rest.get(AT_ONCE - 1).or(rest.last())?.checkpoint;
+        let end = rest.iter().rposition(|one| one.checkpoint == last)? + 1;
+        let (call, later) = rest.split_at(end);
+        rest = later;
+        Some(call)
+    })
+}
 
 /// The task of one sink's committer.
 pub(crate) struct CommitTask {
@@ -108,7 +121,7 @@ impl CommitTask {
 
     async fn commit_all(&mut self, committables: &[Committable]) -> Event {
         let upto = committables.iter().map(|c| c.checkpoint).max().unwrap_or(CheckpointId(0));
-        for some in committables.chunks(AT_ONCE) {
+        for some in calls(committables) {
             if let Err(failed) = self.commit(some).await {
                 return failed;
             }
@@ -132,8 +145,12 @@ impl CommitTask {
             let reason = match committed {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(CommitError::Refused(error))) => error.to_string(),
+                Ok(Err(CommitError::Retry(error))) if self.shared.is_stopping() => {
+                    format!("{error}; not tried again, because the job ends")
+                }
                 Ok(Err(CommitError::Retry(error))) => {
-                    if wall::now() < deadline && !self.shared.is_stopping() {
+                    // No further try without time for it: that would hide why this one failed.
+                    if wall::now() + wait < deadline {
                         tracing::warn!(sink = self.sink, %error, ?wait, "commit failed, trying again");
                         tokio::time::sleep(wait).await;
                         crash::pass("commit.again");
@@ -151,5 +168,36 @@ impl CommitTask {
             };
             return Err(Event::CommitFailed { sink: self.sink.clone(), checkpoint: first, reason });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use staunch_checkpoint::Generation;
+
+    fn due(checkpoints: &[(u32, u32)]) -> Vec<Committable> {
+        let pieces = |&(checkpoint, instances): &(u32, u32)| {
+            (0..instances).map(move |instance| Committable {
+                checkpoint: CheckpointId(checkpoint),
+                instance,
+                generation: Generation(1),
+                records: 1,
+                payload: serde_json::Value::Null,
+            })
+        };
+        checkpoints.iter().flat_map(pieces).collect()
+    }
+
+    #[test]
+    fn a_call_has_whole_checkpoints_and_few_of_them() {
+        let lengths = |checkpoints| calls(&due(checkpoints)).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[]), Vec::<usize>::new());
+        assert_eq!(lengths(&[(1, 1)]), [1]);
+        assert_eq!(lengths(&[(1, 64), (2, 1)]), [64, 1]);
+        assert_eq!(lengths(&[(1, 200), (2, 3)]), [200, 3]);
+        assert_eq!(lengths(&[(1, 40), (2, 40), (3, 40)]), [80, 40]);
+        let all = due(&[(1, 40), (2, 3), (7, 100), (9, 1)]);
+        assert_eq!(calls(&all).flatten().cloned().collect::<Vec<_>>(), all);
     }
 }

@@ -12,7 +12,7 @@ use super::worker::Registry;
 use crate::config::RunConfig;
 use crate::control::Controls;
 use crate::crash;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
@@ -21,6 +21,7 @@ use staunch_checkpoint::retention::surplus_fences;
 use staunch_checkpoint::{Committable, Generation, Parts, Recovery};
 use staunch_state::storage::Storage;
 use std::collections::HashMap;
+use std::fs::DirEntry;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,7 +114,7 @@ pub(crate) fn begin(
     crash::pass("recovery.recommitted");
     // Of a complete job, too: a process that was replaced may have gone on writing until it noticed.
     recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
-    remove_older_work(&shared.config, shared.generation)?;
+    remove_older_work(&shared.config, shared.generation);
     if finished {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(None);
@@ -152,7 +153,7 @@ fn share(
         io: ground.io,
         coordinator,
         metrics: metrics.clone(),
-        spill_dir: work_dir(&config).join(own_work(&config.job, recovery.generation)),
+        spill_dir: own_work(&config, recovery.generation),
         stateful_steps: registry.states.len(),
         splits,
         config,
@@ -258,32 +259,42 @@ fn work_dir(config: &RunConfig) -> PathBuf {
     config.state_dir.clone().unwrap_or_else(|| config.checkpoints.join("work"))
 }
 
-fn own_work(job: &str, generation: Generation) -> String {
-    format!("{job}-g{}", generation.0)
+/// What the names of a job's own directories begin with. Jobs of one name may share the working directory; the
+/// directory of their checkpoints tells them apart.
+fn own_prefix(config: &RunConfig) -> String {
+    let checkpoints = config.checkpoints.canonicalize().unwrap_or_else(|_| config.checkpoints.clone());
+    format!("{}-{:08x}-g", config.job, crc32c::crc32c(checkpoints.as_os_str().as_encoded_bytes()))
 }
 
-/// Removes what older generations of the job left in the working directory.
-fn remove_older_work(config: &RunConfig, generation: Generation) -> Result<()> {
-    let place = work_dir(config);
-    let failed =
-        |e| Error::external(format!("cannot empty the working directory {}", place.display())).caused_by(e);
-    let entries = match std::fs::read_dir(&place) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(failed)?,
-    };
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
+fn own_work(config: &RunConfig, generation: Generation) -> PathBuf {
+    work_dir(config).join(format!("{}{}", own_prefix(config), generation.0))
+}
+
+/// Removes what older generations of the job left in the working directory. What cannot be removed stays for the
+/// next start: nobody reads it, and an older one that still lives may be writing there.
+fn remove_older_work(config: &RunConfig, generation: Generation) {
+    let (place, prefix) = (work_dir(config), own_prefix(config));
+    let is_older = |entry: &DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let of = name.strip_prefix(&config.job).and_then(|rest| rest.strip_prefix("-g")?.parse().ok());
-        if of.is_some_and(|older: u64| older < generation.0) {
-            match std::fs::remove_dir_all(entry.path()) {
-                // It may be removing it itself.
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
-                _ => {}
+        let of: Option<u64> = name.strip_prefix(&prefix).and_then(|number| number.parse().ok());
+        of.is_some_and(|older| older < generation.0)
+    };
+    let remove = || {
+        for entry in std::fs::read_dir(&place)? {
+            let entry = entry?;
+            if is_older(&entry) {
+                std::fs::remove_dir_all(entry.path())?;
             }
         }
+        Ok(())
+    };
+    match remove() {
+        // It may be removing it itself.
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            tracing::warn!(error = %e, "what an older start left in {} was not removed", place.display());
+        }
+        Ok::<_, std::io::Error>(()) | Err(_) => {}
     }
-    Ok(())
 }
 
 type Committers = HashMap<String, tokio::sync::mpsc::UnboundedSender<Vec<Committable>>>;
@@ -329,7 +340,7 @@ fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
     Ok(())
 }
 
-/// Looks for new splits until the job is over.
+/// Looks for new splits until the job is over. What looking again cannot change ends the job.
 async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>) {
     while !shared.is_stopping() {
         tokio::time::sleep(every).await;
@@ -342,6 +353,7 @@ async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>) {
                     shared.clock.wake_workers();
                 }
             }
+            Err(error) if error.kind() == Kind::Job => return shared.fail(error),
             Err(error) => tracing::warn!(%error, "splits could not be listed; trying again"),
         }
     }

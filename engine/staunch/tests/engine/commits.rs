@@ -161,7 +161,7 @@ fn a_checkpoint_that_a_later_start_went_back_behind_cannot_be_started_from() {
     let error = place.fail(copy(&topic, &sink));
     assert_eq!(error.kind(), staunch::core::error::Kind::Job);
     let (error, which) = (error.to_string(), format!("checkpoint {abandoned} lists output"));
-    for word in [which.as_str(), "may not be published yet", "went back behind it", "or from the newest"] {
+    for word in [which.as_str(), "may not be published yet", "went back behind it", "Start from the newest"] {
         assert!(error.contains(word), "no {word:?} in {error:?}");
     }
     assert_eq!(place.log(), log, "the refusal leaves a trace");

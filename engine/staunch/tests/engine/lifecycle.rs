@@ -181,25 +181,35 @@ fn a_start_removes_the_working_directories_of_older_starts_of_the_job_and_no_oth
     let running = place.start(counts(&topic, &output));
     topic.push(0, [7]);
     eventually("the first output", || output.committed().len() == 1);
-    assert_eq!(names(), ["test-g1"]);
+    let [first] = &names()[..] else { panic!("{:?}", names()) };
+    let own = first.strip_suffix("-g1").unwrap();
+    assert!(own.starts_with("test-"), "{own}");
+    let [second, third, ninth] = ["g2", "g3", "g9"].map(|generation| format!("{own}-{generation}"));
     assert_eq!(running.stop(), Outcome::Stopped);
     assert!(!work.exists(), "the working directory is left");
 
-    // As if the first start had been killed. The others are those of jobs with other names, and of a newer start
-    // that this one does not know of.
-    let others = ["other-g1", "test-2-g1", "test-g1-g1", "test-g9"];
-    ["test-g1"].into_iter().chain(others).for_each(leave);
+    // As if the first start had been killed. The others are those of jobs with other names or other checkpoints, and
+    // of a newer start that this one does not know of.
+    let others = [&own.replace("test-", "other-"), "test-00000000", "test-2-00000000", &format!("{own}-g1")];
+    let mut others: Vec<String> = others.map(|other| format!("{other}-g1")).into();
+    others.push(ninth);
+    others.sort();
+    leave(first);
+    others.iter().for_each(|name| leave(name));
     let running = place.start(counts(&topic, &output));
     topic.push(0, [7]);
     eventually("the next output", || output.committed().len() == 2);
-    assert_eq!(names(), ["other-g1", "test-2-g1", "test-g1-g1", "test-g2", "test-g9"]);
+    let mut all = others.clone();
+    all.push(second);
+    all.sort();
+    assert_eq!(names(), all);
     assert_eq!(running.stop(), Outcome::Stopped);
     assert_eq!(names(), others);
 
     // The last one was killed after the end of the job.
     topic.end(0);
     place.finish(counts(&topic, &output));
-    leave("test-g3");
+    leave(&third);
     assert_eq!(place.run(counts(&topic, &output)).unwrap(), Outcome::AlreadyFinished);
     assert_eq!(names(), others);
     assert!(others.iter().all(|name| file_of(name).exists()), "what is in them is gone");

@@ -181,3 +181,35 @@ fn a_rate_limits_what_an_instance_reads() {
     let took = began.elapsed();
     assert!((Duration::from_millis(250)..Duration::from_secs(15)).contains(&took), "it took {took:?}");
 }
+
+/// Each worker builds a source of its own, and one more lists the directory.
+#[test]
+fn a_followed_file_that_is_renamed_while_its_reader_is_behind_ends_the_job_before_it_is_read_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = folder.path().to_owned();
+    let line = |n: usize| format!("{n:099}\n");
+    std::fs::write(logs.join("a.log"), (0..200_000).map(line).collect::<String>()).unwrap();
+    let (mut place, output) = (place().workers(2).every_ms(5), collect::<u64>());
+    place.config.inflight_bytes = 20_000;
+    let (sink, input) = (output.clone(), logs.clone());
+    let running = place.start(move |job| {
+        let lines = job.source("lines", staunch::file::lines(&input).follow(true));
+        let numbers = lines.map(|line| line.parse::<u64>().unwrap_or(u64::MAX)).inspect(|n| {
+            if n % 10 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        numbers.sink("output", sink.clone());
+        Ok(())
+    });
+    eventually("the first output", || !output.committed().is_empty());
+    std::fs::rename(logs.join("a.log"), logs.join("b.log")).unwrap();
+    let error = running.wait().unwrap_err().to_string();
+    assert!(error.contains("read as a.log") && error.contains("must keep its name"), "{error}");
+    let mut found = output.committed();
+    let all = found.len();
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found.len(), all, "records were read twice");
+    assert!(all < 200_000, "the reader was not behind");
+}
