@@ -1,10 +1,17 @@
 //! Prometheus metrics of a running job. Names and labels are in docs/names.md.
 
+mod watch;
+
+use crate::time::Timestamp;
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+pub(crate) use watch::{Doing, Watch};
 
 /// All metrics of one job.
 #[derive(Clone, Debug)]
@@ -16,10 +23,18 @@ pub struct Metrics {
     late_records: IntCounterVec,
     dead_letters: IntCounterVec,
     watermark: GaugeVec,
+    watermark_lag: GaugeVec,
+    /// In the order of [`Doing`].
+    shares: [GaugeVec; 3],
+    /// All steps that run, by name and worker.
+    watches: Arc<Mutex<BTreeMap<(String, String), Arc<Watch>>>>,
     inflight: IntGaugeVec,
+    stash: IntGaugeVec,
+    stash_max: IntGaugeVec,
     state_keys: IntGaugeVec,
     state_bytes: IntGaugeVec,
     cache_hit_ratio: GaugeVec,
+    rocksdb_keys: IntGaugeVec,
     pub(crate) commits: IntCounterVec,
     pub(crate) checkpoint_duration: Histogram,
     pub(crate) checkpoint_alignment: Histogram,
@@ -116,11 +131,22 @@ impl Metrics {
                 each,
             ),
             watermark: make.float_gauges("watermark_seconds", "Watermark, in seconds since 1970"),
+            watermark_lag: make.float_gauges("watermark_lag_seconds", "Time from the watermark to now"),
+            shares: [
+                make.float_gauges("idle_ratio", "Share of time in which a step had nothing to do"),
+                make.float_gauges("busy_ratio", "Share of time in which a step worked"),
+                make.float_gauges("backpressured_ratio", "Share of time in which a source was held back"),
+            ],
+            watches: Arc::default(),
             inflight: make.gauges("inflight_bytes", "Bytes that a source has in flight"),
+            stash: make.gauges("alignment_stash_records", "Records put aside until the barrier"),
+            stash_max: make
+                .gauges("alignment_stash_max_records", "Most records that were put aside at a time"),
             state_keys: make.gauges("state_keys", "State entries in memory"),
             state_bytes: make.gauges("state_bytes", "State in memory, in bytes (estimated)"),
             cache_hit_ratio: make
                 .float_gauges("state_cache_hit_ratio", "Share of state accesses found in memory"),
+            rocksdb_keys: make.gauges("rocksdb_keys", "State entries in RocksDB (its estimate)"),
             commits: make.counters("commits_total", "Commits, by result", &["sink", "result"]),
             checkpoint_duration: make
                 .seconds("checkpoint_duration_seconds", "Barrier to decision of a checkpoint"),
@@ -164,13 +190,34 @@ impl Metrics {
     /// # Errors
     /// They cannot be encoded.
     pub fn render(&self) -> crate::Result<String> {
+        self.look();
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .map_err(|e| crate::Error::internal("metrics cannot be encoded").caused_by(e))
     }
 
+    /// Works out what depends on when one asks.
+    fn look(&self) {
+        let now = Timestamp::from(SystemTime::now());
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((step, worker), watch) in watches.iter() {
+            let labels: &[&str] = &[step, worker];
+            if let Some(lag) = watch.lag_seconds(now) {
+                self.watermark_lag.with_label_values(labels).set(lag);
+            }
+            for (gauge, share) in self.shares.iter().zip(watch.shares().into_iter().flatten()) {
+                gauge.with_label_values(labels).set(share);
+            }
+        }
+    }
+
+    /// For a step that begins to run.
     pub(crate) fn step(&self, step: &str, worker: usize) -> StepMetrics {
         let worker = worker.to_string();
+        let watch = Arc::new(Watch::new());
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.insert((step.to_owned(), worker.clone()), Arc::clone(&watch));
+        drop(watches);
         let labels: &[&str] = &[step, &worker];
         StepMetrics {
             records_in: self.records_in.with_label_values(labels),
@@ -179,10 +226,16 @@ impl Metrics {
             late_records: self.late_records.with_label_values(labels),
             dead_letters: self.dead_letters.with_label_values(labels),
             watermark: self.watermark.with_label_values(labels),
+            watch,
             inflight: self.inflight.with_label_values(labels),
+            stash: Stash {
+                records: self.stash.with_label_values(labels),
+                max: self.stash_max.with_label_values(labels),
+            },
             state_keys: self.state_keys.with_label_values(labels),
             state_bytes: self.state_bytes.with_label_values(labels),
             cache_hit_ratio: self.cache_hit_ratio.with_label_values(labels),
+            rocksdb_keys: self.rocksdb_keys.with_label_values(labels),
         }
     }
 }
@@ -195,9 +248,38 @@ pub(crate) struct StepMetrics {
     pub(crate) bytes_in: IntCounter,
     pub(crate) late_records: IntCounter,
     pub(crate) dead_letters: IntCounter,
-    pub(crate) watermark: Gauge,
+    watermark: Gauge,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) inflight: IntGauge,
+    pub(crate) stash: Stash,
     pub(crate) state_keys: IntGauge,
     pub(crate) state_bytes: IntGauge,
     pub(crate) cache_hit_ratio: Gauge,
+    pub(crate) rocksdb_keys: IntGauge,
+}
+
+impl StepMetrics {
+    /// The step has applied this watermark.
+    pub(crate) fn applied(&self, watermark: Timestamp) {
+        self.watermark.set(watermark.as_millis() as f64 / 1e3);
+        self.watch.applied(watermark);
+    }
+}
+
+/// What a step has put aside because it belongs to a later epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct Stash {
+    pub(crate) records: IntGauge,
+    pub(crate) max: IntGauge,
+}
+
+impl Stash {
+    /// It is so many records now.
+    pub(crate) fn holds(&self, records: usize) {
+        let records = records as i64;
+        self.records.set(records);
+        if records > self.max.get() {
+            self.max.set(records);
+        }
+    }
 }

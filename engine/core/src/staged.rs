@@ -274,6 +274,9 @@ impl<T: StagedTarget> StagedWriter<T> {
         let (bytes, rows) = (std::mem::take(&mut self.open), std::mem::take(&mut self.open_rows));
         let put = move || {
             storage.put(&name, &bytes)?;
+            // Perhaps the first chunk of many; it is stored, and no list has it.
+            let failed = |e| Error::external(format!("{name} could not be staged")).caused_by(e);
+            crate::crash::point_of("sink.half_flushed", instance).map_err(failed)?;
             Ok::<_, Error>(Chunk { name, bytes: bytes.len() as u64, crc32c: crc32c(&bytes), rows })
         };
         self.chunks.push(blocking(put).await??);

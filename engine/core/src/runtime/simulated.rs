@@ -238,6 +238,11 @@ impl Process {
         self.runtime.block_on(tokio::time::advance(length));
     }
 
+    /// Its clock on the wall is set forward by so many milliseconds, or back.
+    pub fn jump(&mut self, by_ms: i64) {
+        self.time.jump(by_ms);
+    }
+
     fn finish(&mut self, outcome: Result<Outcome>) -> Result<Outcome> {
         self.leave();
         for hand in &mut self.hands {

@@ -12,7 +12,7 @@ use super::worker::{Site, WorkerContext};
 use crate::batch::Batch;
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::metrics::StepMetrics;
+use crate::metrics::{Doing, StepMetrics, Watch};
 use crate::sink::{Sink, SinkContext, SinkWriter};
 use staunch_checkpoint::{CheckpointId, Committable, Event, Part, Report};
 use std::collections::VecDeque;
@@ -68,7 +68,7 @@ pub(crate) fn sink<'s, S: Sink>(site: &Site<'s>, flow: Flow<'s, S::Record>, name
                 if driver.alignment.admits(tick) {
                     driver.enqueue(capability, records);
                 } else {
-                    driver.alignment.stash(tick, (capability, records));
+                    driver.alignment.stash(tick, records.len(), (capability, records));
                 }
             });
             let frontier = frontiers[0].frontier().first().copied();
@@ -98,6 +98,7 @@ impl<T: Send + 'static> Driver<T> {
         activator: SyncActivator,
     ) -> Self {
         let shared = Arc::clone(&worker.shared);
+        let metrics = shared.metrics.step(name, worker.index);
         let (writer, messages) = mpsc::channel(BATCHES_AHEAD);
         let written = Arc::new(AtomicU64::new(0));
         let task = WriterTask {
@@ -105,16 +106,17 @@ impl<T: Send + 'static> Driver<T> {
             shared: Arc::clone(&shared),
             written: Arc::clone(&written),
             activator,
+            watch: Arc::clone(&metrics.watch),
         };
         shared.spawn(name, "the writer", task.run(sink, messages));
         Self {
-            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee),
+            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee, metrics.stash.clone()),
             queue: VecDeque::new(),
             handed: VecDeque::new(),
             retired: 0,
             written,
             writer,
-            metrics: shared.metrics.step(name, worker.index),
+            metrics,
             shared,
         }
     }
@@ -162,6 +164,8 @@ struct WriterTask {
     shared: Arc<Shared>,
     written: Arc<AtomicU64>,
     activator: SyncActivator,
+    /// Here it is known whether there is work, not on the worker.
+    watch: Arc<Watch>,
 }
 
 impl WriterTask {
@@ -179,6 +183,7 @@ impl WriterTask {
         let mut writer = sink.writer(&self.context).await?;
         let mut due = Vec::with_capacity(BATCHES_AHEAD);
         while messages.recv_many(&mut due, BATCHES_AHEAD).await > 0 {
+            self.watch.does(Doing::Work);
             for message in due.drain(..) {
                 match message {
                     ToWriter::Write(records) => writer.write(records).await?,
@@ -186,6 +191,7 @@ impl WriterTask {
                 }
                 self.written.fetch_add(1, SeqCst);
             }
+            self.watch.does(Doing::Nothing);
             // Fails only when the worker is gone.
             let _ = self.activator.activate();
         }

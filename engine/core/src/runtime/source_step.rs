@@ -17,7 +17,7 @@ use super::{
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::metrics::StepMetrics;
+use crate::metrics::{Doing, StepMetrics};
 use crate::source::{BadInput, DeadLetter, Records, Source};
 use crate::time::{EventTimePolicy, Timestamp};
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
@@ -205,6 +205,8 @@ impl<S: Source> Driver<S> {
         letters: &mut Output<DeadLetter>,
         marks: &mut OutputBuilder<Tick, NoopBuilder<Vec<Mark>>>,
     ) -> Result<()> {
+        self.metrics.watch.does(Doing::Work);
+        let mut held_back = false;
         self.follow_clock()?;
         self.take_splits()?;
         self.tell_decided();
@@ -221,14 +223,16 @@ impl<S: Source> Driver<S> {
                     break;
                 }
             }
+            held_back = more || !self.has_room();
             if more {
                 self.again.activate();
-            } else if !self.has_room() {
+            } else if held_back {
                 self.look_again(LOOK_AGAIN);
             }
         }
         self.send_mark(draining, marks);
         self.report_end(draining);
+        self.metrics.watch.does(if held_back { Doing::Wait } else { Doing::Nothing });
         Ok(())
     }
 
@@ -405,14 +409,15 @@ impl<S: Source> Driver<S> {
                 )));
             }
             BadInput::Skip => {
-                for letter in &bad {
-                    tracing::warn!(
-                        step = self.name,
-                        place = letter.place,
-                        reason = letter.reason,
-                        "bad input skipped"
-                    );
-                }
+                // One line for all that came at once, whatever somebody feeds us.
+                let (first, more) = (&bad[0], bad.len() - 1);
+                tracing::warn!(
+                    step = self.name,
+                    place = first.place,
+                    reason = first.reason,
+                    more,
+                    "bad input skipped"
+                );
                 self.metrics.dead_letters.inc_by(bad.len() as u64);
             }
             BadInput::DeadLetter => {

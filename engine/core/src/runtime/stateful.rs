@@ -16,7 +16,7 @@ use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::keyed::{KeyedStep, Output};
-use crate::metrics::StepMetrics;
+use crate::metrics::{Doing, StepMetrics};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
@@ -86,6 +86,7 @@ where
             if driver.shared.is_stopping() {
                 return;
             }
+            driver.metrics.watch.does(Doing::Work);
             let turn = || {
                 let (mut main, mut side) = (main.activate(), side.activate());
                 let mut result = Ok(());
@@ -108,6 +109,7 @@ where
             if let Err(error) = caught(&name, turn) {
                 driver.shared.fail(error);
             }
+            driver.metrics.watch.does(Doing::Nothing);
         }
     });
     (main_flow, side_flow)
@@ -168,16 +170,21 @@ where
             }
         }
         let persister = shared.persister(name, worker as u32, restored.continues)?;
+        let metrics = shared.metrics.step(name, worker);
+        if watermark.applied().is_some() {
+            // For its lag. The watermark's own gauge shows what is applied from now on.
+            metrics.watch.applied(watermark.now());
+        }
         Ok(Self {
             name: name.to_owned(),
             step,
             table,
             persister,
-            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee),
+            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee, metrics.stash.clone()),
             marks: BTreeMap::new(),
             watermark,
             freezing: None,
-            metrics: shared.metrics.step(name, worker),
+            metrics,
             shared: Arc::clone(shared),
             worker: worker as u32,
             again,
@@ -194,7 +201,7 @@ where
         if self.alignment.admits(*time.time()) {
             self.process(time, time, batch, main, side)
         } else {
-            self.alignment.stash(*time.time(), (retain(time), std::mem::take(batch)));
+            self.alignment.stash(*time.time(), batch.len(), (retain(time), std::mem::take(batch)));
             Ok(())
         }
     }
@@ -274,7 +281,7 @@ where
             let (caps, marks) = entry.remove();
             marks.iter().for_each(|mark| self.watermark.update(mark));
             if let Some(now) = self.watermark.advance() {
-                self.metrics.watermark.set(now.as_millis() as f64 / 1e3);
+                self.metrics.applied(now);
                 let mut output = Output::new(now);
                 self.step.advance(&mut self.table, &mut output)?;
                 self.emit(output, &caps.0, &caps.1, main, side);
@@ -299,6 +306,7 @@ where
         let stats = self.table.stats();
         self.metrics.state_keys.set(stats.keys_in_memory as i64);
         self.metrics.state_bytes.set(stats.memory_bytes as i64);
+        self.metrics.rocksdb_keys.set(stats.spilled as i64);
         let accesses = stats.hits + stats.misses;
         if accesses > 0 {
             self.metrics.cache_hit_ratio.set(stats.hits as f64 / accesses as f64);

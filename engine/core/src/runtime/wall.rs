@@ -16,8 +16,8 @@ pub(crate) fn now() -> Instant {
 /// Milliseconds since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {
     #[cfg(feature = "simulation")]
-    if let Some(passed) = simulated::passed() {
-        return passed.as_millis() as u64;
+    if let Some(unix_ms) = simulated::unix_ms() {
+        return unix_ms;
     }
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
@@ -46,14 +46,19 @@ pub(crate) use simulated::{Entered, Time};
 mod simulated {
     use std::cell::RefCell;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
     use std::time::{Duration, Instant};
+
+    /// What the clock on the wall shows when the simulation begins: milliseconds since the Unix epoch.
+    const BEGAN_MS: i64 = 1_700_000_000_000;
 
     /// The time of a simulated process.
     #[derive(Debug)]
     pub(crate) struct Time {
         began: Instant,
         passed_us: AtomicU64,
+        /// How far the clock on the wall was set forward, or back.
+        jumped_ms: AtomicI64,
     }
 
     thread_local! {
@@ -62,11 +67,23 @@ mod simulated {
 
     impl Time {
         pub(crate) fn new(passed: Duration) -> Arc<Self> {
-            Arc::new(Self { began: Instant::now(), passed_us: AtomicU64::new(passed.as_micros() as u64) })
+            let passed_us = AtomicU64::new(passed.as_micros() as u64);
+            Arc::new(Self { began: Instant::now(), passed_us, jumped_ms: AtomicI64::new(0) })
         }
 
         pub(crate) fn pass(&self, length: Duration) {
             self.passed_us.fetch_add(length.as_micros() as u64, SeqCst);
+        }
+
+        /// The clock on the wall is set forward, or back.
+        pub(crate) fn jump(&self, by_ms: i64) {
+            self.jumped_ms.fetch_add(by_ms, SeqCst);
+        }
+
+        fn unix_ms(&self) -> u64 {
+            let passed = self.passed().as_millis() as i64;
+            let now = BEGAN_MS.saturating_add(passed).saturating_add(self.jumped_ms.load(SeqCst));
+            now.try_into().unwrap_or(0)
         }
 
         fn passed(&self) -> Duration {
@@ -98,8 +115,8 @@ mod simulated {
         TIME.with_borrow(|time| time.as_ref().map(|time| time.began + time.passed()))
     }
 
-    pub(super) fn passed() -> Option<Duration> {
-        TIME.with_borrow(|time| time.as_ref().map(|time| time.passed()))
+    pub(super) fn unix_ms() -> Option<u64> {
+        TIME.with_borrow(|time| time.as_ref().map(|time| time.unix_ms()))
     }
 
     pub(super) fn pass(length: Duration) -> bool {
