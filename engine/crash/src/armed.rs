@@ -1,6 +1,6 @@
 //! What points do when a test has armed them.
 
-use crate::{BUGS, POINTS};
+use crate::{BUGS, is_point};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -58,7 +58,10 @@ fn armed() -> &'static [Armed] {
 fn parse(text: &str) -> Armed {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default().to_owned();
-    assert!(POINTS.contains(&name.as_str()), "STAUNCH_CRASH: there is no point {name:?}");
+    assert!(
+        is_point(&name),
+        "STAUNCH_CRASH: there is no point {name:?}; those of your own have a / in their names, as in my_sink/half_sent"
+    );
     let action = parts.next().unwrap_or("kill");
     let known = ACTIONS.iter().find(|known| **known == action);
     let action = known.unwrap_or_else(|| panic!("STAUNCH_CRASH: {action:?} is none of {ACTIONS:?}"));
@@ -160,7 +163,7 @@ fn next_due(held: &mut HashMap<(&'static str, u32), Held>, place: (&'static str,
 
 /// Counts a hit; returns the action if this is the one to act at.
 fn hit(name: &'static str, worker: Option<u32>) -> Option<&'static str> {
-    debug_assert!(POINTS.contains(&name), "{name} is not in the list of points");
+    debug_assert!(is_point(name), "{name} is not in the list of points, and has no / in it");
     if let Some(mut hits) = file_named_by("STAUNCH_CRASH_HITS") {
         let of = worker.map(|worker| format!(" {worker}")).unwrap_or_default();
         let line = format!("{name}{of}\n");

@@ -19,6 +19,9 @@
 //! A test that runs the engine in its own process says what happens by [`on_this_thread`] instead. A test
 //! that arms an unknown point, or plants an unknown bug, fails at once: see [`POINTS`] and [`BUGS`].
 //!
+//! A connector of your own may have points of its own. Their names have a `/` in them (`my_sink/half_sent`) and
+//! are in no list: a test that arms a wrong one notices it by its hits, of which there are none.
+//!
 //! The worker of a point is that of the thread ([`this_thread_is_worker`]), or is given with the point where
 //! the work of an instance is done on other threads.
 
@@ -28,7 +31,7 @@ mod points;
 #[cfg(feature = "enabled")]
 mod armed;
 
-pub use points::{BUGS, POINTS};
+pub use points::{BUGS, POINTS, is_point};
 
 #[cfg(feature = "enabled")]
 pub use armed::{Handler, bug, message, on_this_thread, point, point_of, this_thread_is_worker};

@@ -1,6 +1,6 @@
 //! The names: every place at which a process can be broken, and every bug that can be planted.
 
-/// Every point there is, in the order of the protocol. Those marked *(worker)* belong to one instance.
+/// Every point of Staunch itself, in the order of the protocol. Those marked *(worker)* belong to one instance.
 pub const POINTS: &[&str] = &[
     // A checkpoint is being taken.
     // The coordinator is about to send the barrier.
@@ -22,7 +22,8 @@ pub const POINTS: &[&str] = &[
     "storage.temporary_written",
     "storage.temporary_synced",
     "storage.visible",
-    // (worker) Prepare begins; output is handed to the system, but not synced; all is durable, and nobody
+    // (worker) Prepare begins; some output is outside of the process, and prepare is not over (a part file is
+    // written and not synced, or a chunk of staged rows is stored, and in no list); all is durable, and nobody
     // knows how it is called.
     "sink.preparing",
     "sink.half_flushed",
@@ -95,3 +96,22 @@ pub const BUGS: &[&str] = &[
     // Records of a later epoch are processed before the barrier.
     "stash_off",
 ];
+
+/// Whether a point may have this name: it is one of [`POINTS`], or it has a `/` in it. Those with a `/` are left
+/// to the connectors of others: `my_sink/half_sent`.
+#[must_use]
+pub fn is_point(name: &str) -> bool {
+    name.contains('/') || POINTS.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_a_slash_are_left_to_others_and_all_others_are_in_the_list() {
+        assert!(is_point("my_sink/half_sent") && is_point("commit.due"));
+        assert!(!is_point("half_sent") && !is_point("commit.deu") && !is_point(""));
+        assert!(!POINTS.iter().chain(BUGS).any(|name| name.contains('/')));
+    }
+}

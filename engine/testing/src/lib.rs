@@ -11,6 +11,8 @@
 //! - [`conformance`] holds the rules that every source and every exactly-once sink must keep, and
 //!   [`storage`] a checkpoint storage in memory that fails when it is told to.
 //!
+//! For both, [`small_disk`] is a file system that a test can fill.
+//!
 //! What breaks real processes on purpose, and checks what came out:
 //!
 //! - the binary `victim` is a job whose every output names its input, into files and into SQLite;
@@ -41,6 +43,7 @@ pub mod quiescence;
 pub mod rows;
 #[cfg(feature = "crash-points")]
 pub mod simulation;
+pub mod small_disk;
 pub mod soak;
 pub mod storage;
 pub mod victim;

@@ -9,7 +9,7 @@ use crate::oracle::{Failure, Oracle};
 use crate::rows::{self, Row};
 use crate::victim::Victim;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -41,10 +41,10 @@ impl Observer {
     pub fn start(victim: &Victim) -> Self {
         let shared = Arc::new(Shared::default());
         let mut eyes = Eyes {
-            looks_at_table: 0,
+            looks: 0,
             expected: victim.expected,
             output: victim.sinks.files().then(|| victim.output()),
-            database: victim.database(),
+            database: victim.sinks.table().then(|| victim.database()),
             connection: None,
             files: BTreeMap::new(),
             newest: [0; 2],
@@ -70,7 +70,7 @@ impl Observer {
         Self { shared, thread }
     }
 
-    /// Rows seen so far, in both places.
+    /// Rows seen so far, in all places.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.shared.rows.load(SeqCst)
@@ -104,18 +104,19 @@ impl Observer {
     pub fn end(self) -> Result<Seen, Failure> {
         self.shared.over.store(true, SeqCst);
         let eyes = self.thread.join().map_err(|_| Failure::trouble("the observer panicked"))??;
-        let unseen = |seen: &[bool]| seen.iter().filter(|seen| !**seen).count();
-        Ok(Seen {
-            looks: eyes.looks_at_table,
-            unseen: [if eyes.output.is_some() { unseen(&eyes.in_files) } else { 0 }, unseen(&eyes.in_table)],
-        })
+        // Of a sink that is not there, nothing is to be seen.
+        let unseen = |place: &Option<PathBuf>, seen: &[bool]| {
+            place.as_ref().map_or(0, |_| seen.iter().filter(|seen| !**seen).count())
+        };
+        let unseen = [unseen(&eyes.output, &eyes.in_files), unseen(&eyes.database, &eyes.in_table)];
+        Ok(Seen { looks: eyes.looks, unseen })
     }
 }
 
 /// What an observer has seen in the end.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
-    /// Looks at all outputs that nothing stood in the way of.
+    /// Looks at all outputs, when they were there and nothing stood in the way.
     pub looks: u64,
     /// Records never seen in the files, and in the table.
     unseen: [usize; 2],
@@ -138,11 +139,13 @@ impl Seen {
 
 #[derive(Debug)]
 struct Eyes {
-    /// Looks at the table that nothing stood in the way of.
-    looks_at_table: u64,
+    /// Looks at all outputs, when they were there and nothing stood in the way.
+    looks: u64,
     expected: Expected,
+    /// Where the files are, if there is such a sink.
     output: Option<PathBuf>,
-    database: PathBuf,
+    /// Where the table is, if there is such a sink.
+    database: Option<PathBuf>,
     connection: Option<rusqlite::Connection>,
     /// Published files as last seen.
     files: BTreeMap<String, u64>,
@@ -160,22 +163,27 @@ fn wrong(what: String) -> Failure {
 
 impl Eyes {
     fn look(&mut self, count: bool) -> Result<(), Failure> {
+        let mut all = true;
         if let Some(output) = self.output.clone() {
+            all &= output.exists();
             self.look_at_files(&output)?;
         }
-        match self.look_at_table(count) {
-            Ok(()) => {
-                self.looks_at_table += 1;
-                Ok(())
+        if let Some(database) = self.database.clone() {
+            match self.look_at_table(&database, count) {
+                Ok(()) => {}
+                Err(Look::Later) => all = false,
+                Err(Look::NoTable) if self.last_row == 0 => all = false,
+                Err(Look::NoTable) => {
+                    return Err(wrong("the table, which had rows, is not there any more".into()));
+                }
+                Err(Look::Failed(failure)) => return Err(failure),
             }
-            Err(Look::Later) => Ok(()),
-            Err(Look::NoTable) if self.last_row == 0 => Ok(()),
-            Err(Look::NoTable) => Err(wrong("the table, which had rows, is not there any more".into())),
-            Err(Look::Failed(failure)) => Err(failure),
         }
+        self.looks += u64::from(all);
+        Ok(())
     }
 
-    fn look_at_files(&mut self, output: &std::path::Path) -> Result<(), Failure> {
+    fn look_at_files(&mut self, output: &Path) -> Result<(), Failure> {
         let now = rows::published(output).map_err(Failure::trouble)?;
         for (name, bytes) in &self.files {
             if now.get(name) != Some(bytes) {
@@ -201,10 +209,10 @@ impl Eyes {
         Ok(())
     }
 
-    fn look_at_table(&mut self, count: bool) -> Result<(), Look> {
+    fn look_at_table(&mut self, database: &Path, count: bool) -> Result<(), Look> {
         let connection = match &mut self.connection {
             Some(open) => open,
-            none => none.insert(rows::open(&self.database)?),
+            none => none.insert(rows::open(database)?),
         };
         let (found, last) = rows::of_table(connection, self.last_row)?;
         saw(&self.expected, &mut self.in_table, &found, "in the table").map_err(Look::Failed)?;
@@ -258,4 +266,68 @@ fn saw(expected: &Expected, seen: &mut [bool], rows: &[Row], place: &str) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::victim::Sinks;
+    use std::fs;
+
+    const EXPECTED: Expected = Expected { records: 3, splits: 1, keys: 1 };
+
+    /// What a job with these sinks leaves behind that has put out so many records.
+    fn left_behind(dir: &Path, sinks: Sinks, records: i64) -> Victim {
+        let mut victim = Victim::new(Path::new("victim"), dir, EXPECTED);
+        victim.sinks = sinks;
+        let all = (0..records).map(|index| [index + 1, index * (index + 1) / 2, index]);
+        if sinks.files() {
+            let line = |[n, sum, index]: [i64; 3]| {
+                format!("{{\"key\":0,\"n\":{n},\"sum\":{sum},\"split\":0,\"index\":{index}}}\n")
+            };
+            let text: String = all.clone().map(line).collect();
+            fs::create_dir_all(victim.output()).unwrap();
+            fs::write(victim.output().join("part-0000000001-0000.jsonl"), text).unwrap();
+        }
+        if sinks.table() {
+            let table = rusqlite::Connection::open(victim.database()).unwrap();
+            table.execute_batch("CREATE TABLE rows (key, n, sum, split, \"index\")").unwrap();
+            for row in all {
+                table.execute("INSERT INTO rows VALUES (0, ?, ?, 0, ?)", row).unwrap();
+            }
+        }
+        victim
+    }
+
+    fn seen(victim: &Victim) -> Seen {
+        let observer = Observer::start(victim);
+        observer.catch_up();
+        observer.end().unwrap()
+    }
+
+    #[test]
+    fn a_sink_that_is_alone_is_judged_as_strictly_as_two_are() {
+        for (sinks, rows) in [(Sinks::Both, 6), (Sinks::Files, 3), (Sinks::Table, 3)] {
+            let dir = tempfile::tempdir().unwrap();
+            let victim = left_behind(dir.path(), sinks, 3);
+            let all = seen(&victim);
+            assert!(all.looks > 0 && all.everything().is_ok(), "{sinks}: {all:?}");
+            assert_eq!(victim.judge().unwrap().rows, rows, "{sinks}");
+
+            let dir = tempfile::tempdir().unwrap();
+            let victim = left_behind(dir.path(), sinks, 2);
+            assert_eq!(seen(&victim).everything().unwrap_err().oracle(), Some(Oracle::Observer), "{sinks}");
+            assert_eq!(victim.judge().unwrap_err().oracle(), Some(Oracle::Identity), "{sinks}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_should_be_there_and_is_not_is_missed() {
+        for sinks in [Sinks::Files, Sinks::Table] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut victim = left_behind(dir.path(), sinks, 3);
+            victim.sinks = Sinks::Both;
+            assert!(seen(&victim).everything().is_err() && victim.judge().is_err(), "{sinks}");
+        }
+    }
 }

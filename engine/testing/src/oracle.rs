@@ -80,7 +80,7 @@ impl std::error::Error for Failure {}
 /// What the oracles looked at in one run in which they found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Evidence {
-    /// Rows compared, over both sinks.
+    /// Rows compared, over all sinks that there were.
     pub rows: u64,
     /// Looks of the observer.
     pub looks: u64,

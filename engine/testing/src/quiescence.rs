@@ -32,12 +32,14 @@ pub fn leftovers(victim: &Victim) -> Result<Vec<String>, String> {
             found.push(format!("state file {name}, which no record of the log names"));
         }
     }
-    let check = |connection: rusqlite::Connection| {
-        connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))
-    };
-    let answer = rows::open(&victim.database()).and_then(check).map_err(|e| e.to_string())?;
-    if answer != "ok" {
-        found.push(format!("SQLite says of its database: {answer}"));
+    if victim.sinks.table() {
+        let check = |connection: rusqlite::Connection| {
+            connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))
+        };
+        let answer = rows::open(&victim.database()).and_then(check).map_err(|e| e.to_string())?;
+        if answer != "ok" {
+            found.push(format!("SQLite says of its database: {answer}"));
+        }
     }
     Ok(found)
 }

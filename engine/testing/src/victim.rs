@@ -3,6 +3,7 @@
 use crate::audit::{self, Expected, Findings};
 use crate::oracle::{Evidence, Failure, Oracle};
 use crate::{power, quiescence, rows};
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,17 +22,36 @@ const PLAIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const LOCKED: &str = "database is locked";
 
 /// Where the victim writes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Sinks {
     /// Into part files and into SQLite.
     Both,
+    /// Into part files only.
+    Files,
     /// Into SQLite only.
     Table,
 }
 
 impl Sinks {
+    /// All of them.
+    pub const ALL: [Sinks; 3] = [Sinks::Both, Sinks::Files, Sinks::Table];
+
     pub(crate) fn files(self) -> bool {
-        self == Sinks::Both
+        self != Sinks::Table
+    }
+
+    pub(crate) fn table(self) -> bool {
+        self != Sinks::Files
+    }
+}
+
+impl fmt::Display for Sinks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Sinks::Both => "files and SQLite",
+            Sinks::Files => "files alone",
+            Sinks::Table => "SQLite alone",
+        })
     }
 }
 
@@ -146,8 +166,6 @@ impl Victim {
             .args(["--checkpoint-timeout", &format!("{}ms", timeout.as_millis())])
             .args(["--records", &records.to_string(), "--splits", &splits.to_string()])
             .args(["--keys", &keys.to_string(), "--workers", &workers.to_string()])
-            .arg("--sqlite")
-            .arg(self.database())
             .arg("--checkpoints")
             .arg(self.checkpoints())
             .env("STAUNCH_CRASH_HITS", self.hits_file())
@@ -159,6 +177,9 @@ impl Victim {
             .stderr(log);
         if self.sinks.files() {
             command.arg("--output").arg(self.output());
+        }
+        if self.sinks.table() {
+            command.arg("--sqlite").arg(self.database());
         }
         if let Some(rate) = self.rate {
             command.args(["--rate", &(rate / workers).max(1).to_string()]);
@@ -206,14 +227,16 @@ impl Victim {
         power::cut(&self.disk_log_file(), &self.dir)
     }
 
-    /// The identity audit and the prefix sums of each sink, by its name, and the number of rows.
+    /// The identity audit and the prefix sums of each sink that there is, by its name, and the number of rows.
     ///
     /// # Errors
     /// The output cannot be read.
     pub fn findings(&self) -> Result<(Vec<(&'static str, Findings)>, u64), Failure> {
         let mut all = Vec::new();
-        let table = rows::open(&self.database()).and_then(|open| rows::of_table(&open, i64::MIN));
-        all.push(("table", table.map_err(Failure::trouble)?.0));
+        if self.sinks.table() {
+            let table = rows::open(&self.database()).and_then(|open| rows::of_table(&open, i64::MIN));
+            all.push(("table", table.map_err(Failure::trouble)?.0));
+        }
         if self.sinks.files() {
             all.push(("files", rows::of_files(&self.output()).map_err(Failure::trouble)?));
         }

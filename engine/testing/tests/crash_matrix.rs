@@ -1,4 +1,5 @@
-//! The bounded crash matrix: every crash point, with most faults that make sense there, once.
+//! The bounded crash matrix: every crash point, with most faults that make sense there, once; and where output is half
+//! prepared, half published or half removed, with each sink alone, too.
 
 use staunch_testing::matrix::{cases, run_all};
 use std::path::Path;

@@ -3,6 +3,7 @@
 use staunch::core::crash::POINTS;
 use staunch::prelude::*;
 use staunch_testing::{Crash, JobTest, Script, script};
+use std::path::Path;
 
 /// Running totals by key, into two sinks; the second one by event-time windows of 10 ms.
 fn totals(job: &Job, keys: &u64) -> Result<()> {
@@ -49,6 +50,11 @@ fn check(script: Script<u64>, workers: usize, seed: u64) {
     rows.sort_unstable();
     assert_eq!(rows, [(0, 10), (10, 10), (20, 10), (30, 10)]);
     assert_eq!((totals.leftovers(), windows.leftovers()), (0, 0));
+}
+
+/// A test that does not look at what comes out: the job throws it away.
+fn without_output() -> JobTest {
+    JobTest::new(totals, 3).real_sink("totals-out").real_sink("windows-out")
 }
 
 #[test]
@@ -129,10 +135,85 @@ fn what_is_not_decided_is_not_published_and_what_is_decided_is() {
     assert_eq!(published_after(Crash::BeforeDecision), [12]);
 }
 
+/// Where the totals of [`totals_into_files`] go.
+struct Output(PathBuf);
+
+fn totals_into_files(job: &Job, Output(output): &Output) -> Result<()> {
+    job.source("numbers", staunch::generator::sequence(Some(1), 1, |_, _| 0_u64))
+        .key_by(|number| number % 7)
+        .fold("totals", |total: &mut u64, number: u64| *total += number)
+        .sink("out", staunch::file::json_lines(output));
+    Ok(())
+}
+
+/// The rows in all part files of a directory, sorted.
+fn rows_in(output: &Path) -> Vec<(u64, u64)> {
+    let mut rows = Vec::new();
+    for entry in std::fs::read_dir(output).expect("there is output") {
+        let path = entry.expect("the directory can be read").path();
+        if path.extension().is_some() {
+            let text = std::fs::read_to_string(path).expect("a part can be read");
+            rows.extend(
+                text.lines().map(|line| serde_json::from_str::<(u64, u64)>(line).expect("a line is a row")),
+            );
+        }
+    }
+    rows.sort_unstable();
+    rows
+}
+
+#[test]
+fn a_real_sink_of_files_has_every_row_once_wherever_it_dies() {
+    let points = [
+        "sink.preparing",
+        "sink.half_flushed",
+        "sink.prepared",
+        "decision.made",
+        "commit.due",
+        "commit.some_done",
+        "commit.at_target",
+        "commit.done",
+        "recovery.claimed",
+        "recovery.sink_fenced",
+        "recovery.recommitted",
+    ];
+    for point in points {
+        for (workers, seed) in [(1, 0), (3, 1)] {
+            let dir = tempfile::tempdir().unwrap();
+            let output = dir.path().join("out");
+            let before = script().records(0..13_u64).barrier().records(13..20).barrier();
+            let script = before.crash(Crash::At(point)).records(20..40).end();
+            let mut test = JobTest::new(totals_into_files, Output(output.clone())).feed("numbers", script);
+            test = test.real_sink("out").workers(workers).seed(seed);
+            test.run_to_end().unwrap_or_else(|failed| panic!("{point}, {workers} workers: {failed}"));
+            assert_eq!(rows_in(&output), expected_totals(40, 7), "{point}, {workers} workers");
+            let pending = std::fs::read_dir(output.join(".pending")).unwrap().count();
+            assert_eq!(pending, 0, "{point}, {workers} workers: nothing prepared is left over");
+        }
+    }
+}
+
+#[test]
+fn a_sink_writes_for_real_only_if_the_test_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("out");
+    let test =
+        || JobTest::new(totals_into_files, Output(output.clone())).feed("numbers", script().records([1_u64]));
+    let failed = test().run_to_end().unwrap_err().to_string();
+    assert!(failed.contains("sink `out` would write for real"), "{failed}");
+    let failed = test().real_sink("out").real_sink("nowhere").run_to_end().unwrap_err().to_string();
+    assert!(failed.contains("`nowhere`, which this job does not have"), "{failed}");
+    let mut both = test().real_sink("out");
+    let _collected = both.collect::<(u64, u64)>("out");
+    let failed = both.run_to_end().unwrap_err().to_string();
+    assert!(failed.contains("not both"), "{failed}");
+    assert!(!output.exists());
+}
+
 #[test]
 fn a_point_that_is_never_passed_fails_the_test() {
     let script = script().records(0..3_u64).barrier().crash(Crash::At("decision.visible")).end();
-    let mut test = JobTest::new(totals, 3).feed("numbers", script);
+    let mut test = without_output().feed("numbers", script);
     let failed = test.run_to_end().unwrap_err().to_string();
     assert!(failed.contains("never passed") && failed.contains("numbers"), "{failed}");
     assert!(POINTS.contains(&"decision.visible"));
@@ -140,12 +221,12 @@ fn a_point_that_is_never_passed_fails_the_test() {
 
 #[test]
 fn a_double_for_a_step_that_is_not_there_or_has_other_records_is_refused() {
-    let mut test = JobTest::new(totals, 3).feed("numbers", script().records([1_u64]));
+    let mut test = without_output().feed("numbers", script().records([1_u64]));
     let _nowhere = test.collect::<(u64, u64)>("nowhere");
     let failed = test.run_to_end().unwrap_err().to_string();
     assert!(failed.contains("stands in for a sink `nowhere`"), "{failed}");
 
-    let mut test = JobTest::new(totals, 3).feed("numbers", script().records(["text"]));
+    let mut test = without_output().feed("numbers", script().records(["text"]));
     let failed = test.run_to_end().unwrap_err().to_string();
     assert!(failed.contains("&str") && failed.contains("u64"), "{failed}");
 }

@@ -54,6 +54,20 @@ fn steps_in_a_row_are_tested_together() {
 }
 
 #[test]
+fn a_sink_inside_of_an_operator_is_kept_if_the_test_says_so() {
+    let test = || {
+        OperatorTest::new(|numbers: Stream<u64>| {
+            numbers.clone().sink("copy", staunch::discard::sink());
+            numbers.map(|n| n + 1)
+        })
+        .input([1, 2])
+    };
+    test().real_sink("copy").expect([2, 3]).unwrap();
+    let why = test().expect([2, 3]).unwrap_err();
+    assert!(why.contains("sink `copy` would write for real"), "{why}");
+}
+
+#[test]
 fn a_wrong_expectation_is_reported_with_its_mode_and_difference() {
     let wrong = OperatorTest::new(|numbers: Stream<u64>| numbers.map(|n| n + 1)).input([1]).expect([3]);
     let why = wrong.unwrap_err();

@@ -85,7 +85,12 @@ fn every_planted_bug_is_found_by_some_seed() {
         let mut simulate = std::process::Command::new(env!("CARGO_BIN_EXE_simulate"));
         let run = simulate.args(["--seeds", "8000"]).env("STAUNCH_BUG", bug).output().unwrap();
         let said = String::from_utf8_lossy(&run.stderr);
-        assert!(!run.status.success() && said.contains("replay it with: simulate --seed"), "{bug}: {said}");
+        assert!(
+            !run.status.success()
+                && said.contains("replay it with: STAUNCH_BUG=")
+                && said.contains("--bin simulate -- --seed"),
+            "{bug}: {said}"
+        );
         assert!(sign.iter().any(|sign| said.contains(sign)), "{bug} is not caught by {sign:?}: {said}");
         println!("{bug}: {}", said.lines().next().unwrap_or_default());
     }

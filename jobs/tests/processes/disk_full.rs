@@ -1,45 +1,16 @@
 //! A full disk, under the checkpoints and under the output: a clear error, and nothing lost.
 
 use crate::support::{Case, ended, skipped};
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use staunch_testing::small_disk::SmallDisk;
+use std::path::Path;
 
-/// A small file system of its own; unmounted at the end.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(at).stderr(Stdio::null());
-        if !mount.status().is_ok_and(|status| status.success()) {
-            skipped("a full disk: this user may not mount a small file system (root may)");
-            return None;
+fn small_disk(at: &Path) -> Option<SmallDisk> {
+    match SmallDisk::mount(at, 2 << 20) {
+        Ok(disk) => Some(disk),
+        Err(error) => {
+            skipped(&format!("a full disk: {error}"));
+            None
         }
-        Some(Self(at.to_owned()))
-    }
-
-    /// Takes all the space that is left.
-    fn fill(&self) {
-        let mut ballast = fs::File::create(self.0.join(".ballast")).unwrap();
-        let mut size = 1 << 16;
-        while size > 0 {
-            if ballast.write_all(&vec![1; size]).is_err() {
-                size /= 2;
-            }
-        }
-    }
-
-    fn make_space(&self) {
-        fs::remove_file(self.0.join(".ballast")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 
@@ -47,7 +18,7 @@ impl Drop for SmallDisk {
 fn full_under(case: &Case, disk: &SmallDisk) {
     let mut running = case.start("--workers 2 --rate 4000 --checkpoint-every 100ms");
     case.wait_for_lines(&running, 100);
-    disk.fill();
+    disk.fill().unwrap();
     let failed = ended(&mut running);
     let error = failed.log.lines().filter(|line| !line.starts_with('{')).collect::<Vec<_>>().join("\n");
     assert_eq!(failed.code, Some(1), "{}", failed.log);
@@ -60,7 +31,7 @@ fn full_under(case: &Case, disk: &SmallDisk) {
     assert_eq!(again.code, Some(1), "{}", again.log);
     assert!(again.log.contains("No space left"), "{}", again.log);
 
-    disk.make_space();
+    disk.make_space().unwrap();
     let last = case.complete("--workers 3");
     assert!(last.log.contains("\"restoring"), "it began from nothing: {}", last.log);
     for (name, text) in published {
@@ -76,13 +47,13 @@ fn full_under(case: &Case, disk: &SmallDisk) {
 #[test]
 fn when_the_disk_of_the_checkpoints_is_full_the_last_good_one_stays() {
     let case = Case::flights();
-    let Some(disk) = SmallDisk::mount(&case.checkpoints()) else { return };
+    let Some(disk) = small_disk(&case.checkpoints()) else { return };
     full_under(&case, &disk);
 }
 
 #[test]
 fn when_the_disk_of_the_output_is_full_nothing_half_written_is_published() {
     let case = Case::flights();
-    let Some(disk) = SmallDisk::mount(&case.output()) else { return };
+    let Some(disk) = small_disk(&case.output()) else { return };
     full_under(&case, &disk);
 }

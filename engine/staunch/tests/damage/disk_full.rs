@@ -5,48 +5,13 @@ use crate::harness::{eventually, place};
 use crate::oracle::{Input, Total};
 use staunch::memory::{Collected, collect};
 use staunch::prelude::*;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use staunch_testing::small_disk::SmallDisk;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// So many changes that state is written as a whole again and again, which flushes what is spilled.
 const INPUT: Input = Input { splits: 2, records: 500_000, keys: 150_000 };
 const STATE_BYTES: usize = 100_000;
-
-/// A small file system of its own; unmounted at the end.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(at).stderr(Stdio::null());
-        if !mount.status().is_ok_and(|status| status.success()) {
-            println!("SKIPPED: a full disk under spilled state: this user may not mount a file system");
-            return None;
-        }
-        Some(Self(at.to_owned()))
-    }
-
-    /// Takes all the space that is left.
-    fn fill(&self) {
-        let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
-        let mut size = 1 << 16;
-        while size > 0 {
-            if ballast.write_all(&vec![1; size]).is_err() {
-                size /= 2;
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
 
 /// The job; every 256 records of a split it pauses for so many milliseconds.
 fn totals(
@@ -70,15 +35,21 @@ fn when_the_disk_is_full_while_state_spills_the_job_ends_and_the_last_checkpoint
     let (mut place, output) = (place(), collect::<Total>());
     (place.config.state_bytes, place.config.inflight_bytes) = (STATE_BYTES, 200_000);
     let folder = place.config.checkpoints.parent().unwrap().to_owned();
-    let Some(disk) = SmallDisk::mount(&folder.join("small")) else { return };
+    let disk = match SmallDisk::mount(&folder.join("small"), 2 << 20) {
+        Ok(disk) => disk,
+        Err(error) => {
+            println!("SKIPPED: a full disk under spilled state: {error}");
+            return;
+        }
+    };
 
     // Room enough at first, for state of which most is spilled.
-    place.config.state_dir = Some(disk.0.join("work"));
+    place.config.state_dir = Some(disk.path().join("work"));
     // Slowly at first: after some checkpoints on a slow disk, too, most of the input must be left.
     let pause_ms = Arc::new(AtomicU64::new(10));
     let running = place.start(totals(&output, &pause_ms));
     eventually("some checkpoints", || running.metric("staunch_checkpoints_completed_total", "") >= 3.0);
-    disk.fill();
+    disk.fill().unwrap();
     pause_ms.store(1, SeqCst);
     let error = running.wait().unwrap_err().to_string();
     assert!(error.contains("No space left"), "{error}");

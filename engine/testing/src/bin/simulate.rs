@@ -39,6 +39,8 @@ struct Totals {
     crashes: u64,
     zombies: u64,
     rescales: u64,
+    drains: u64,
+    clock_jumps: u64,
     lives: u64,
     moves: u64,
     rows: u64,
@@ -54,6 +56,8 @@ impl Totals {
         self.crashes += u64::from(report.crashes);
         self.zombies += u64::from(report.zombies);
         self.rescales += u64::from(report.rescales);
+        self.drains += u64::from(report.drains);
+        self.clock_jumps += u64::from(report.clock_jumps);
         self.lives += u64::from(report.lives);
         self.moves += report.moves;
         self.rows += report.rows;
@@ -79,6 +83,8 @@ impl Totals {
             ("crashes", self.crashes.to_string()),
             ("processes replaced while they lived", self.zombies.to_string()),
             ("starts on another number of workers", self.rescales.to_string()),
+            ("processes asked to drain", self.drains.to_string()),
+            ("jumps of a process's clock on the wall", self.clock_jumps.to_string()),
             ("moves", self.moves.to_string()),
             ("published rows, each checked when it appeared", self.rows.to_string()),
             ("runs a second", format!("{:.0} on {threads} threads", self.runs as f64 / seconds)),

@@ -1,16 +1,16 @@
 //! Breaks the victim at random moments until it has been killed often enough, and audits every record.
 //!
-//! Needs the binary `victim` built beside it.
+//! Needs the feature `crash-points`, and the binary `victim` built beside it.
 
 use clap::Parser;
-use staunch_testing::audit::Expected;
 use staunch_testing::figures;
 use staunch_testing::soak::{Goal, Schedule, soak};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Random SIGKILL, restart, another number of workers, double start, zombies; every record is audited.
+/// Random SIGKILL, restart, another number of workers, double start, zombies, two killed at once; every record is
+/// audited. What a failure leaves behind is kept.
 #[derive(Parser)]
 struct Args {
     /// Processes to kill [default: 300]
@@ -42,9 +42,6 @@ struct Args {
     schedule: Option<usize>,
 }
 
-const SPLITS: u32 = 4;
-const KEYS: u64 = 10_007;
-
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(steps) = args.schedule {
@@ -61,7 +58,7 @@ fn main() -> ExitCode {
         records,
         time: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         seed: args.seed,
-        job: Expected { records: args.job_records / u64::from(SPLITS), splits: SPLITS, keys: KEYS },
+        job: Goal::job_of(args.job_records),
         rate: args.rate,
         at_least_once: args.at_least_once,
     };
@@ -82,10 +79,12 @@ fn run(goal: &Goal, result: Option<&std::path::Path>) -> Result<(), Box<dyn std:
     })?;
     eprintln!();
     if tally.jobs == 0 {
-        return Err("no job was completed and audited, so that nothing is shown".into());
+        let nothing = "no job was completed and audited, so that nothing is shown";
+        return Err(format!("{nothing}\nTo repeat it:\n  {}", goal.command()).into());
     }
     if goal.at_least_once && tally.doubled == 0 {
-        return Err("no record was doubled, so that the control shows nothing".into());
+        let nothing = "no record was doubled, so that the control shows nothing";
+        return Err(format!("{nothing}\nTo repeat it:\n  {}", goal.command()).into());
     }
     let title = if goal.at_least_once {
         "# Soak, at least once: the control\n\nNothing is lost, and records are doubled: the same faults without \

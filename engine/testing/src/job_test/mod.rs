@@ -3,7 +3,7 @@
 //! A job runs as it is, on the real runtime in a simulated process (see [`crate::simulation`]); only the
 //! sources that are fed and the sinks that are collected are replaced, by the names of their steps. Time is
 //! simulated, and every choice of the schedule comes from a seed, so a test takes milliseconds and goes the
-//! same way each time.
+//! same way each time. A real sink may stay, if the test says so ([`JobTest::real_sink`]).
 //!
 //! ```
 //! use staunch::{file, prelude::*};
@@ -39,6 +39,7 @@ use feed::{Fed, Gauge};
 use script::Step;
 use staunch::core::doubles::Doubles;
 use staunch::core::{Job, Result, RunConfig};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -52,6 +53,10 @@ pub struct JobTest {
     program: Program,
     stands: Vec<Stand>,
     scripts: Vec<(String, Arc<Gauge>, Vec<Step>)>,
+    /// Sinks with a double.
+    collected: BTreeSet<String>,
+    /// Sinks that stay as they are.
+    real: BTreeSet<String>,
     config: RunConfig,
     seed: u64,
     batch: u64,
@@ -104,6 +109,8 @@ impl JobTest {
             program: Arc::new(move |job| program(job, &arguments)),
             stands: Vec::new(),
             scripts: Vec::new(),
+            collected: BTreeSet::new(),
+            real: BTreeSet::new(),
             config: RunConfig { checkpoint_every: None, ..RunConfig::new("test", "simulated") },
             seed: 0,
             batch: 0,
@@ -124,14 +131,29 @@ impl JobTest {
         self
     }
 
-    /// What goes into the sink of this name is collected instead.
+    /// What goes into the sink of this name is collected instead. A sink that is neither collected nor kept
+    /// ([`JobTest::real_sink`]) fails the test before anything runs.
     pub fn collect<T: Clone + Send + 'static>(&mut self, sink: &str) -> Collected<T> {
+        self.collected.insert(sink.to_owned());
         let target: Target<T> = Target::new(Box::new(|_| Ok(())));
         let (name, collected) = (sink.to_owned(), target.clone());
         self.stands.push(Box::new(move |fate, doubles| {
             doubles.sink(&name, Direct(Client::new(collected.clone(), fate.clone())));
         }));
         Collected(target)
+    }
+
+    /// The sink of this name stays as it is: it writes to its real target, and dies and starts again with the
+    /// process. Give each test a target of its own; what is there at the end is for the test to compare. Also
+    /// for sinks whose output no test wants, such as `staunch::discard::sink()`.
+    ///
+    /// A process dies by going no further than the point, and by being dropped: a client of a target is dropped
+    /// too. Work that the sink does on threads of its own does not stop there, and points in it are not seen; work
+    /// in [`staunch::core::background::blocking`] does, and they are. There is no network for tokio's own clients.
+    #[must_use]
+    pub fn real_sink(mut self, sink: &str) -> Self {
+        self.real.insert(sink.to_owned());
+        self
     }
 
     /// Starts with this number of workers.
@@ -159,7 +181,8 @@ impl JobTest {
     /// Runs all scripts, and then the job to its end.
     ///
     /// # Errors
-    /// The job fails, a crash point is never passed, or the script does not get on.
+    /// The job fails, a crash point is never passed, the script does not get on, or it is not said of each sink
+    /// whether it is collected or kept.
     pub fn run_to_end(&mut self) -> Result<(), Failed> {
         run::run(self).map_err(Failed)
     }

@@ -6,11 +6,12 @@ use super::{JobTest, Program};
 use crate::simulation::fate::{Fate, Trace};
 use crate::simulation::random::Random;
 use crate::simulation::storage::Access;
-use crate::simulation::world::{Turn, next_turn, scratch};
+use crate::simulation::world::{Scratch, Turn, next_turn};
 use staunch::core::doubles::Doubles;
+use staunch::core::plan::What;
 use staunch::core::simulation::{Actor, Process, Setup, Started};
 use staunch::core::{Controls, InMemoryStorage, Metrics, Outcome, Request, RunConfig, crash};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ struct Runner<'t> {
     test: &'t JobTest,
     random: Random,
     blobs: InMemoryStorage,
+    /// Where steps keep state on disk; removed at the end.
+    scratch: Scratch,
     time: Duration,
     workers: usize,
     lives: u32,
@@ -46,10 +49,12 @@ enum Moved {
 
 /// Runs a test.
 pub(super) fn run(test: &JobTest) -> Result<(), String> {
+    check_sinks(test)?;
     let mut runner = Runner {
         test,
         random: Random::new(test.seed),
         blobs: InMemoryStorage::new(),
+        scratch: Scratch::new(),
         time: Duration::ZERO,
         workers: test.config.workers,
         lives: 0,
@@ -59,6 +64,32 @@ pub(super) fn run(test: &JobTest) -> Result<(), String> {
         test.scripts.iter().for_each(|(_, gauge, _)| gauge.limit_batches(test.batch));
     }
     runner.run()
+}
+
+/// A sink writes for real only if the test says so.
+fn check_sinks(test: &JobTest) -> Result<(), String> {
+    let plan = staunch::core::plan(|job: &staunch::core::Job<'_>| (test.program)(job));
+    let plan = plan.map_err(|error| error.to_string())?;
+    let sinks = plan.nodes.iter().filter_map(|node| match &node.what {
+        What::Sink { name, .. } => Some(name.as_str()),
+        _ => None,
+    });
+    let sinks: BTreeSet<&str> = sinks.collect();
+    let is_there = |name: &&String| sinks.contains(name.as_str());
+    if let Some(nowhere) = test.real.iter().find(|name| !is_there(name)) {
+        return Err(format!("the test keeps a sink `{nowhere}`, which this job does not have"));
+    }
+    if let Some(both) = test.real.iter().find(|name| test.collected.contains(*name)) {
+        return Err(format!("sink `{both}` can be collected or kept, not both"));
+    }
+    let is_named = |sink: &str| test.real.contains(sink) || test.collected.contains(sink);
+    match sinks.iter().find(|sink| !is_named(sink)) {
+        Some(sink) => Err(format!(
+            "sink `{sink}` would write for real: .collect(\"{sink}\") puts a double in its place, \
+             .real_sink(\"{sink}\") keeps it"
+        )),
+        None => Ok(()),
+    }
 }
 
 impl Runner<'_> {
@@ -106,9 +137,7 @@ impl Runner<'_> {
                 gauge.end();
                 Ok(life)
             }
-            (Step::Barrier, Some(Step::Crash(at, worker)))
-                if at.point().is_some_and(|p| !p.starts_with("recovery.")) =>
-            {
+            (Step::Barrier, Some(Step::Crash(at, worker))) if at.point().is_some() && !at.at_start() => {
                 steps.pop_front();
                 self.arm(&life, at, worker);
                 life.controls.request(Request::Checkpoint);
@@ -121,7 +150,7 @@ impl Runner<'_> {
                 Ok(life)
             }
             (Step::Crash(at, worker), _) => match at.point() {
-                Some(point) if !point.starts_with("recovery.") => {
+                Some(_) if !at.at_start() => {
                     self.arm(&life, at, worker);
                     self.die(life, at)
                 }
@@ -236,7 +265,7 @@ impl Runner<'_> {
         let setup = Setup {
             config: RunConfig {
                 workers: self.workers,
-                state_dir: Some(scratch()),
+                state_dir: Some(self.scratch.path().to_owned()),
                 ..self.test.config.clone()
             },
             storage: Arc::new(Access::new(self.blobs.clone(), fate.clone())),

@@ -27,7 +27,8 @@ pub enum Crash {
     InRecovery,
     /// At the next start, after pending output was published, and before anything is read.
     AfterRecommit,
-    /// At a point of the list in [`staunch::core::crash::POINTS`].
+    /// At a point of the list in [`staunch::core::crash::POINTS`], or of a real sink's own, `my_sink/half_sent`.
+    /// One that only a start passes is called `recovery.…`, or `my_sink/recovery.…`.
     At(&'static str),
 }
 
@@ -49,6 +50,13 @@ impl Crash {
             Self::AfterRecommit => "recovery.recommitted",
             Self::At(name) => name,
         })
+    }
+
+    /// Whether it is at a point that only a start passes.
+    pub(super) fn at_start(self) -> bool {
+        // Of a point of one's own, what is behind the sink's name.
+        let name = self.point().and_then(|point| point.rsplit('/').next());
+        name.is_some_and(|name| name.starts_with("recovery."))
     }
 }
 

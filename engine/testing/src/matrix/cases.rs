@@ -1,4 +1,6 @@
-//! Which cases there are: crash points x faults x victims x hits x numbers of workers.
+//! Which cases there are: crash points x faults x victims x hits x numbers of workers x sinks.
+
+use crate::victim::Sinks;
 
 /// What happens at the point.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -60,6 +62,8 @@ pub struct Case {
     pub nth: u32,
     /// Number of workers in the armed life; the next lives have others.
     pub workers: u32,
+    /// Where the victim writes to, in all lives.
+    pub sinks: Sinks,
     /// What is armed in the lives before, one after the other.
     pub before: Vec<&'static str>,
     /// What else is armed in the same life, so that the point is reached.
@@ -67,10 +71,11 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case with nothing special.
+    /// A case with nothing special, into files and SQLite.
     #[must_use]
     pub fn new(point: &'static str, fault: Fault, nth: u32, workers: u32) -> Self {
-        Case { point, fault, worker: None, nth, workers, before: before(point), with: with(point) }
+        let (worker, sinks) = (None, Sinks::Both);
+        Case { point, fault, worker, nth, workers, sinks, before: before(point), with: with(point) }
     }
 }
 
@@ -114,6 +119,33 @@ const OF_WORKERS: &[&str] = &[
     "recovery.half_redistributed",
     "recovery.split_opened",
 ];
+
+/// Points at which it matters what sort of sink there is, because of what is durable then, or is done next.
+/// With two sinks nobody knows whose hit it was, and one of them may hide what the other one does wrong; so
+/// these are passed with each sink alone, too.
+const OF_SINKS: &[&str] = &[
+    "sink.preparing",
+    "sink.half_flushed",
+    "sink.prepared",
+    "ack.sink",
+    "decision.due",
+    "decision.while_pending",
+    "decision.made",
+    "decision.some_told",
+    "commit.due",
+    "commit.again",
+    "commit.some_done",
+    "commit.at_target",
+    "commit.done",
+    "commit.all_done",
+    "recovery.sink_fenced",
+    "recovery.some_orphans_removed",
+    "recovery.some_recommitted",
+    "recovery.recommitted",
+];
+
+/// Those of them that are in the bounded matrix: output that is half prepared, half published, half removed.
+const OF_SINKS_BOUNDED: &[&str] = &["sink.half_flushed", "commit.some_done", "recovery.some_orphans_removed"];
 
 /// Points that a life passes once or twice.
 fn is_rare(point: &str) -> bool {
@@ -162,34 +194,50 @@ fn faults(point: &str, full: bool) -> Vec<Fault> {
 }
 
 /// The cases. The bounded set has every point, with most faults that make sense there, once; the full one
-/// has them all at several hits, on several numbers of workers, and for several victims.
+/// has them all at several hits, on several numbers of workers, and for several victims. All are there with
+/// both sinks; points that depend on the sort of sink are there with each of them alone, too.
 #[must_use]
 pub fn cases(full: bool) -> Vec<Case> {
+    let alone = if full { OF_SINKS } else { OF_SINKS_BOUNDED };
     let mut cases = Vec::new();
-    let workers: &[u32] = if full { &[1, 3] } else { &[2] };
     for point in staunch::core::crash::POINTS {
-        let hits: &[u32] = match (full, is_rare(point)) {
-            (_, true) => &[1],
-            (true, false) => &[1, 2, 4],
-            (false, false) => &[2],
-        };
-        for fault in faults(point, full) {
-            for nth in hits {
-                for workers in workers {
-                    // With one worker there is only one input.
-                    let workers =
-                        if *point == "step.some_inputs_aligned" { (*workers).max(2) } else { *workers };
-                    let case = Case::new(point, fault, *nth, workers);
-                    for worker in victims(point, workers, full) {
-                        cases.push(Case { worker, ..case.clone() });
-                    }
-                }
+        for sinks in Sinks::ALL {
+            if sinks == Sinks::Both || alone.contains(point) {
+                cases.extend(of_point(point, sinks, full));
             }
         }
     }
     cases.dedup();
     cases.extend(three_deep());
     cases
+}
+
+fn of_point(point: &'static str, sinks: Sinks, full: bool) -> Vec<Case> {
+    let numbers: &[u32] = if full { &[1, 3] } else { &[2] };
+    let mut cases = Vec::new();
+    for fault in faults(point, full) {
+        for nth in hits(point, sinks, full) {
+            for workers in numbers {
+                // With one worker there is only one input.
+                let workers = if point == "step.some_inputs_aligned" { (*workers).max(2) } else { *workers };
+                let case = Case { sinks, ..Case::new(point, fault, *nth, workers) };
+                for worker in victims(point, workers, full) {
+                    cases.push(Case { worker, ..case.clone() });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// At which hits a point is armed. One sink alone is hit before anything of it is published, and afterwards.
+fn hits(point: &str, sinks: Sinks, full: bool) -> &'static [u32] {
+    match (is_rare(point), full, sinks) {
+        (true, _, _) => &[1],
+        (false, false, _) => &[2],
+        (false, true, Sinks::Both) => &[1, 2, 4],
+        (false, true, Sinks::Files | Sinks::Table) => &[1, 4],
+    }
 }
 
 /// Whose point is armed: nobody's in particular, or the first worker's, and the last one's.
@@ -242,8 +290,36 @@ mod tests {
     }
 
     #[test]
+    fn where_the_sort_of_sink_matters_each_is_killed_replaced_and_failed_alone() {
+        let cases = cases(true);
+        for sinks in [Sinks::Files, Sinks::Table] {
+            for point in OF_SINKS {
+                let of_workers = OF_WORKERS.contains(point);
+                let victims = if of_workers { vec![Some(0), Some(2)] } else { vec![None] };
+                let error = FALLIBLE.contains(point).then_some(Fault::Error);
+                for fault in [Fault::Kill, Fault::Zombie].into_iter().chain(error) {
+                    let here = |case: &&Case| (case.point, case.sinks, case.fault) == (*point, sinks, fault);
+                    let hit: Vec<_> = cases.iter().filter(here).map(|case| case.worker).collect();
+                    assert!(victims.iter().all(|victim| hit.contains(victim)), "{point} {fault:?} {sinks}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_sink_is_alone_in_some_cases_of_the_bounded_matrix() {
+        let cases = cases(false);
+        for sinks in [Sinks::Files, Sinks::Table] {
+            for point in OF_SINKS_BOUNDED {
+                let here = |case: &Case| (case.point, case.sinks) == (*point, sinks);
+                assert!(cases.iter().any(here), "{point} {sinks}");
+            }
+        }
+    }
+
+    #[test]
     fn every_named_point_exists() {
-        for point in OF_WORKERS.iter().chain(FALLIBLE) {
+        for point in [OF_WORKERS, FALLIBLE, OF_SINKS, OF_SINKS_BOUNDED].into_iter().flatten() {
             assert!(staunch::core::crash::POINTS.contains(point), "{point}");
         }
     }

@@ -5,7 +5,7 @@ use crate::audit::Expected;
 use crate::observer::Observer;
 use crate::oracle::{Evidence, Failure, Oracle};
 use crate::process::{kill, wait, wait_stopped, wake};
-use crate::victim::{CHECKPOINT_TIMEOUT, LOCKED, Life, Sinks, Victim};
+use crate::victim::{CHECKPOINT_TIMEOUT, LOCKED, Life, Victim};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
@@ -25,15 +25,13 @@ const LIVELY: Duration = Duration::from_secs(20);
 pub struct Setting {
     /// A bug planted in the victim, to see that it is noticed.
     pub bug: Option<&'static str>,
-    /// Where the victim writes to.
-    pub sinks: Sinks,
     /// Whether the victim only promises to lose nothing.
     pub at_least_once: bool,
 }
 
 impl Setting {
     /// As users run it.
-    pub const USUAL: Setting = Setting { bug: None, sinks: Sinks::Both, at_least_once: false };
+    pub const USUAL: Setting = Setting { bug: None, at_least_once: false };
 }
 
 /// Runs one case in an empty directory, until all five oracles have judged.
@@ -104,13 +102,17 @@ fn prepared(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Victi
     let expected = Expected { records: 2_500, splits: 4, keys: 97 };
     let mut victim = Victim::new(program, dir, expected);
     victim.bug = setting.bug;
-    victim.sinks = setting.sinks;
+    victim.sinks = case.sinks;
     victim.at_least_once = setting.at_least_once;
     victim.disk_log = case.fault == Fault::PowerCut;
     if case.fault == Fault::Zombie {
         // Slow enough that the zombie wakes up before the other one is done.
         victim.rate = Some(4_000);
-    } else if case.nth > 2 || !case.before.is_empty() || case.point.starts_with("expire.") {
+    } else if case.nth > 2
+        || !case.before.is_empty()
+        || case.with.is_some()
+        || case.point.starts_with("expire.")
+    {
         // Slow enough that there are enough checkpoints even on a disk that syncs slowly, with something left
         // to do after them.
         victim.rate = Some(3_000);

@@ -3,6 +3,7 @@
 use super::cases::{Case, Fault};
 use super::run::{Setting, run};
 use crate::oracle::{Evidence, Failure, Oracle};
+use crate::victim::Sinks;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -58,7 +59,7 @@ impl Results {
         self.ended.iter().filter_map(|(case, outcome)| Some((case, outcome.as_ref().err()?)))
     }
 
-    /// As Markdown: totals, the oracles, a row for each point.
+    /// As Markdown: totals, the oracles, the choices of sinks, a row for each point with each of these.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut text = String::new();
@@ -86,7 +87,7 @@ impl Results {
         for oracle in Oracle::ALL {
             let looked = match oracle {
                 Oracle::Identity | Oracle::PrefixSums => format!("{rows} rows"),
-                Oracle::Observer => format!("{looks} looks at both outputs while processes died and woke"),
+                Oracle::Observer => format!("{looks} looks at all outputs while processes died and woke"),
                 Oracle::Quiescence => format!("{} complete jobs", self.ended.len() - failed),
                 Oracle::Liveness => format!(
                     "from the first start after the fault to new output: p50 {:?}, p99 {:?}, longest {:?}",
@@ -103,6 +104,7 @@ impl Results {
             "\nPower cuts that took something away: {cuts}, {lost} names and contents together. Zombies that nobody \
              could replace while they slept, because they held the lock of the database: {locked_out}.\n"
         );
+        text.push_str(&self.by_sinks());
         text.push_str(&self.by_point());
         for (case, failure) in self.failures() {
             let _ = writeln!(text, "\nFAILED {case:?}: {failure}");
@@ -110,25 +112,40 @@ impl Results {
         text
     }
 
+    fn by_sinks(&self) -> String {
+        let mut text = "| sinks | cases | passed | rows | looks |\n|---|---|---|---|---|\n".to_owned();
+        for sinks in Sinks::ALL {
+            let of: Vec<_> = self.ended.iter().filter(|(case, _)| case.sinks == sinks).collect();
+            let passed: Vec<&Evidence> = of.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).collect();
+            let rows: u64 = passed.iter().map(|e| e.rows).sum();
+            let looks: u64 = passed.iter().map(|e| e.looks).sum();
+            // Writing into a string cannot fail.
+            let _ = writeln!(text, "| {sinks} | {} | {} | {rows} | {looks} |", of.len(), passed.len());
+        }
+        text.push('\n');
+        text
+    }
+
     fn by_point(&self) -> String {
-        let mut cells: BTreeMap<(&str, Fault), (u32, u32)> = BTreeMap::new();
+        let mut cells: BTreeMap<(&str, Sinks, Fault), (u32, u32)> = BTreeMap::new();
         for (case, outcome) in &self.ended {
-            let cell = cells.entry((case.point, case.fault)).or_default();
+            let cell = cells.entry((case.point, case.sinks, case.fault)).or_default();
             cell.0 += u32::from(outcome.is_ok());
             cell.1 += 1;
         }
-        let mut text = "Passed of run, by crash point and fault:\n\n| crash point |".to_owned();
+        let mut text = "Passed of run, by point, sinks and fault:\n\n| crash point | sinks |".to_owned();
         for fault in Fault::ALL {
             let _ = write!(text, " {} |", title(fault));
         }
-        text.push_str("\n|---|---|---|---|---|---|---|---|---|\n");
-        for point in staunch::core::crash::POINTS {
-            if !cells.keys().any(|(of, _)| of == point) {
+        text.push_str("\n|---|---|---|---|---|---|---|---|---|---|\n");
+        let points = staunch::core::crash::POINTS.iter();
+        for (point, sinks) in points.flat_map(|point| Sinks::ALL.map(|sinks| (*point, sinks))) {
+            if !cells.keys().any(|(of, with, _)| (*of, *with) == (point, sinks)) {
                 continue;
             }
-            let _ = write!(text, "| `{point}` |");
+            let _ = write!(text, "| `{point}` | {sinks} |");
             for fault in Fault::ALL {
-                let _ = match cells.get(&(*point, fault)) {
+                let _ = match cells.get(&(point, sinks, fault)) {
                     Some((passed, of)) => write!(text, " {passed}/{of} |"),
                     None => write!(text, " |"),
                 };

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use staunch::core::staged::Staged;
 use staunch::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Length of a window of event time.
 const WINDOW_MS: u64 = 10;
@@ -44,6 +46,11 @@ impl Shape {
             staged: parts < 4 && parts != 2,
             windows: parts == 2 || parts > 5,
         }
+    }
+
+    /// Whether rows name the records that were read: only then it is known what a drained job has to show.
+    pub fn tells_what_was_read(&self) -> bool {
+        self.direct || self.staged
     }
 
     fn records(&self) -> u64 {
@@ -88,6 +95,8 @@ pub struct Targets {
     direct: Target<Row>,
     staged: Target<Row>,
     windows: Target<WindowRow>,
+    /// Some process was asked to drain: the job may be complete before its input is.
+    drained: Arc<AtomicBool>,
 }
 
 fn key(shape: &Shape, record: Record) -> u64 {
@@ -102,11 +111,36 @@ fn event_ms(record: Record) -> u64 {
 impl Targets {
     /// Empty ones.
     pub fn new(shape: &Shape) -> Self {
+        let drained = Arc::new(AtomicBool::new(false));
         Self {
             direct: Target::new(counts(shape.clone())),
             staged: Target::new(counts(shape.clone())),
-            windows: Target::new(windows(shape)),
+            windows: Target::new(windows(shape, Arc::clone(&drained))),
+            drained,
         }
+    }
+
+    /// Says whether a process that may complete the job was asked to drain.
+    pub fn drain(&self, asked: bool) {
+        self.drained.store(asked, SeqCst);
+    }
+
+    /// The job over what was read: all of its input, unless it was drained. Then it is as much of each split as
+    /// the rows name, and they must name it without a gap.
+    fn read(&self, shape: &Shape) -> Result<Shape, String> {
+        if !self.drained.load(SeqCst) {
+            return Ok(shape.clone());
+        }
+        let rows = if shape.direct { self.direct.rows() } else { self.staged.rows() };
+        let mut lengths = vec![0_u64; shape.lengths.len()];
+        for row in &rows {
+            let length = &mut lengths[row.record.split as usize];
+            *length = (row.record.index + 1).max(*length);
+        }
+        if lengths.iter().sum::<u64>() != rows.len() as u64 {
+            return Err(format!("{} rows name records up to {lengths:?}: some are missing", rows.len()));
+        }
+        Ok(Shape { lengths, ..shape.clone() })
     }
 
     /// What was found wrong so far.
@@ -127,7 +161,18 @@ impl Targets {
     /// # Errors
     /// Says what is missing, or left over.
     pub fn check_complete(&self, shape: &Shape) -> Result<(), String> {
-        let expected_windows = expected(shape).len() as u64;
+        let shape = &self.read(shape)?;
+        let mut due = expected(shape);
+        let expected_windows = due.len() as u64;
+        if let Some(row) =
+            self.windows.rows().iter().find(|row| due.remove(&(row.key, row.start_ms)) != Some(row.total))
+        {
+            return Err(format!("target `windows`: {row:?} is not that of the records {:?}", shape.lengths));
+        }
+        let read = |row: &Row| row.record.index < shape.lengths[row.record.split as usize];
+        if let Some(row) = self.staged.rows().iter().find(|row| !read(row)) {
+            return Err(format!("target `staged`: {row:?} is not in the other target"));
+        }
         let targets = [
             ("direct", shape.direct, self.direct.visible(), shape.records(), self.direct.leftovers()),
             ("staged", shape.staged, self.staged.visible(), shape.records(), self.staged.leftovers()),
@@ -185,13 +230,14 @@ fn expected(shape: &Shape) -> BTreeMap<(u64, i64), Total> {
     windows
 }
 
-/// Every window is seen once, and says what a loop over the input says.
-fn windows(shape: &Shape) -> Observer<WindowRow> {
+/// Every window is seen once, and says what a loop over the input says, or less if the job is drained.
+fn windows(shape: &Shape, drained: Arc<AtomicBool>) -> Observer<WindowRow> {
     let mut due = expected(shape);
     Box::new(move |rows| {
         for row in rows {
             match due.remove(&(row.key, row.start_ms)) {
                 Some(total) if total == row.total => {}
+                Some(total) if drained.load(SeqCst) && row.total.n < total.n => {}
                 Some(total) => return Err(format!("{total:?} was expected: {row:?}")),
                 None => return Err(format!("foreign or doubled: {row:?}")),
             }

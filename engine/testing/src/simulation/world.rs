@@ -1,7 +1,7 @@
 //! One simulated run: processes that start, work, die, sleep as zombies and wake up, over one storage and
 //! one set of targets, every choice made by the numbers of one seed.
 
-use super::fate::{Fate, Trace};
+use super::fate::{ADDED_LATER, Fate, Trace};
 use super::job::{Shape, Targets, build};
 use super::random::Random;
 use super::storage::Access;
@@ -9,8 +9,9 @@ use staunch::core::simulation::{Actor, Process, Setup, Started};
 use staunch::core::{Controls, InMemoryStorage, Metrics, Outcome, Request, RunConfig, crash};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 /// Moves within which the job must be complete, twice: first with faults, then without.
@@ -19,6 +20,9 @@ const PATIENCE: u64 = 60_000;
 const NOTICE: u64 = 30_000;
 /// Lives that one run has at most; the last ones are without faults.
 const LIVES: u32 = 40;
+
+/// Runs the simulator; followed by its options.
+const REPLAY: &str = "cargo run --release -p staunch-testing --features crash-points --bin simulate --";
 
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +33,10 @@ pub struct Report {
     pub crashes: u32,
     /// Processes that another one took the job from while they lived.
     pub zombies: u32,
+    /// Processes that were asked to drain: to read no more, and to complete the job.
+    pub drains: u32,
+    /// Times that the clock on the wall of a process was set forward or back.
+    pub clock_jumps: u32,
     /// Effects and crash points that failed, or of which it was told that nobody knows.
     pub failed: u64,
     /// Moves of all processes.
@@ -55,7 +63,9 @@ pub struct Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, what } = self;
-        write!(f, "seed {seed}: {what}\nreplay it with: simulate --seed {seed}")
+        let bug =
+            std::env::var("STAUNCH_BUG").map_or_else(|_| String::new(), |bug| format!("STAUNCH_BUG={bug} "));
+        write!(f, "seed {seed}: {what}\nreplay it with: {bug}{REPLAY} --seed {seed}")
     }
 }
 
@@ -92,11 +102,15 @@ impl Life {
 
 struct World {
     random: Random,
+    /// For what was added later, so that seeds that once found a bug stay the runs they were.
+    more: Random,
     trace: Trace,
     shape: Shape,
     targets: Targets,
     blobs: InMemoryStorage,
     config: RunConfig,
+    /// Keeps what steps have on local disk.
+    _scratch: Scratch,
     time: Duration,
     /// Faults that are still to come.
     faults: u32,
@@ -129,7 +143,7 @@ impl World {
     fn new(seed: u64, print: bool) -> Self {
         let mut random = Random::new(seed);
         let shape = Shape::random(&mut random);
-        let scratch = scratch();
+        let scratch = Scratch::new();
         let every = [None, Some(3), Some(10), Some(30)][random.weighted(&[1, 3, 4, 2])];
         let config = RunConfig {
             checkpoint_every: every.map(Duration::from_millis),
@@ -139,12 +153,14 @@ impl World {
             retained: random.between(1, 3) as usize,
             groups: random.between(3, 16) as u16,
             inflight_bytes: [600, 20_000][random.weighted(&[1, 2])],
-            state_dir: Some(scratch.clone()),
-            ..RunConfig::new("simulated", scratch)
+            state_dir: Some(scratch.path().to_owned()),
+            ..RunConfig::new("simulated", scratch.path())
         };
         let trace = Trace::printing(print);
         trace.note(format_args!("{shape:?}"));
         Self {
+            more: Random::new(!seed),
+            _scratch: scratch,
             targets: Targets::new(&shape),
             shape,
             config,
@@ -240,6 +256,8 @@ impl World {
         let started = self.start(&fate, controls.clone(), workers)?;
         let complete = match started {
             Some(Started::Running(process)) => {
+                // Nobody but this process can complete the job from now on.
+                self.targets.drain(false);
                 let mut random = self.random.fork();
                 let weights = weights(&mut random);
                 self.work(Life { process, fate: fate.clone(), controls, random, weights })
@@ -267,12 +285,13 @@ impl World {
             1 => fate.die_in(self.random.between(1, 400)),
             2 => fate.die_in(self.random.between(20, 2_000)),
             3 | 4 => {
-                let points = reachable();
-                fate.die_at(
-                    points[self.random.below(points.len() as u64) as usize],
-                    None,
-                    self.random.between(1, 4),
-                );
+                let mut points = reachable();
+                points.retain(|point| !ADDED_LATER.contains(point));
+                let mut point = points[self.random.below(points.len() as u64) as usize];
+                if self.more.below(points.len() as u64) == 0 {
+                    point = ADDED_LATER[self.more.below(ADDED_LATER.len() as u64) as usize];
+                }
+                fate.die_at(point, None, self.random.between(1, 4));
             }
             _ => return,
         }
@@ -302,6 +321,9 @@ impl World {
                 return Err(wrong);
             }
             self.move_zombies(1)?;
+            if self.more.permille(2) {
+                self.jump(&mut life);
+            }
             if self.faults > 0 && self.random.permille(2) {
                 self.faults -= 1;
                 match self.random.below(3) {
@@ -336,11 +358,24 @@ impl World {
             2 => Request::Savepoint(format!("savepoint-{}", self.random.below(3))),
             _ => Request::Drain,
         };
-        // A drained job is complete with less than all of its input, which the observers do not expect.
-        if request != Request::Drain {
-            self.trace.note(format_args!("request {request:?}"));
-            life.controls.request(request);
+        if request == Request::Drain {
+            if !self.shape.tells_what_was_read() {
+                return;
+            }
+            self.targets.drain(true);
+            self.report.drains += 1;
         }
+        self.trace.note(format_args!("request {request:?}"));
+        life.controls.request(request);
+    }
+
+    /// The clock on the wall of a process is set wrong, or right again: nothing depends on it.
+    fn jump(&mut self, life: &mut Life) {
+        const DAY_MS: u64 = 86_400_000;
+        let by_ms = self.more.below(60 * DAY_MS) as i64 - 30 * DAY_MS as i64;
+        self.trace.note(format_args!("{}: its clock jumps by {by_ms} ms", life.fate.name()));
+        life.process.jump(by_ms);
+        self.report.clock_jumps += 1;
     }
 
     /// Some process moves, or time passes for it.
@@ -420,8 +455,7 @@ impl World {
 
 /// The crash points of a process whose storage and targets are simulated: all but those of files.
 pub fn reachable() -> Vec<&'static str> {
-    let of_files =
-        ["storage.", "decision.torn", "decision.temporary_", "decision.visible", "sink.half_flushed"];
+    let of_files = ["storage.", "decision.torn", "decision.temporary_", "decision.visible"];
     let is_reachable = |point: &&str| !of_files.iter().any(|prefix| point.starts_with(prefix));
     crash::POINTS.iter().copied().filter(is_reachable).collect()
 }
@@ -466,9 +500,28 @@ fn weights(random: &mut Random) -> [u64; 5] {
     [weight(40), weight(20), weight(20), weight(10), weight(10)]
 }
 
-/// A directory for what steps keep on local disk; in memory, where there is such a place.
-pub(crate) fn scratch() -> PathBuf {
-    let memory = PathBuf::from("/dev/shm");
-    let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    base.join(format!("staunch-simulation-{}-{:?}", std::process::id(), std::thread::current().id()))
+/// The name of a directory for what steps keep on local disk; in memory, where there is such a place. Whatever
+/// is there is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let memory = PathBuf::from("/dev/shm");
+        let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let number = NEXT.fetch_add(1, SeqCst);
+        Self(base.join(format!("staunch-simulation-{}-{number}", std::process::id())))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A job that kept nothing there has made none.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

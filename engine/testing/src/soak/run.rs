@@ -1,46 +1,34 @@
 //! Carries a schedule out, job after job.
 
+use super::goal::{Broken, Goal};
 use super::schedule::{Deed, Schedule, Step};
 use super::tally::Tally;
-use crate::audit::Expected;
 use crate::observer::Observer;
 use crate::oracle::{Failure, Oracle};
 use crate::process::{kill, stop, wait, wake};
 use crate::victim::{CHECKPOINT_TIMEOUT, LOCKED, Life, Victim};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// A process that has been told to end, or that must, has this long.
 const END: Duration = Duration::from_secs(60);
 /// Within this time a living process shows new output, or is complete.
 const LIVELY: Duration = Duration::from_secs(30);
 
-/// How much is to be done.
-#[derive(Clone, Debug)]
-pub struct Goal {
-    /// Processes to kill.
-    pub kills: u64,
-    /// Records to audit.
-    pub records: u64,
-    /// Stop killing after this long, whatever was reached.
-    pub time: Option<Duration>,
-    /// Where the schedule begins.
-    pub seed: u64,
-    /// What one job has to do.
-    pub job: Expected,
-    /// Records a second, on all workers together; `None`: as many as it can.
-    pub rate: Option<u64>,
-    /// Promise, and require, only that nothing is lost.
-    pub at_least_once: bool,
-}
+/// What a process logs about the checkpoint that it restores: how many prepared pieces are listed there.
+const IN_DOUBT: &str = "pending_output=";
 
 struct Soak<'a> {
     goal: &'a Goal,
     began: Instant,
     program: PathBuf,
     schedule: Schedule,
+    /// Steps of the schedule that have begun.
+    steps: u64,
     tally: Tally,
     last_workers: u32,
     progress: &'a dyn Fn(&Tally),
@@ -49,13 +37,14 @@ struct Soak<'a> {
 /// Runs until the goal is reached.
 ///
 /// # Errors
-/// An oracle found something.
-pub fn soak(goal: &Goal, program: &Path, progress: &dyn Fn(&Tally)) -> Result<Tally, Failure> {
+/// An oracle found something. What the job left behind is kept then.
+pub fn soak(goal: &Goal, program: &Path, progress: &dyn Fn(&Tally)) -> Result<Tally, Broken> {
     let mut soak = Soak {
         goal,
         began: Instant::now(),
         program: program.to_owned(),
         schedule: Schedule::new(goal.seed),
+        steps: 0,
         tally: Tally::default(),
         last_workers: 0,
         progress,
@@ -74,6 +63,31 @@ enum Fate {
     Complete,
 }
 
+/// A started process. It is killed when it is dropped, so that a failure leaves nobody behind who goes on
+/// writing.
+struct Started(Child);
+
+impl Deref for Started {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Started {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // Mostly it has ended, and this does nothing.
+        let _ = kill(&mut self.0);
+    }
+}
+
 /// What a process says that is refused because another one runs the job.
 const REFUSED: &str = "job is already running";
 /// What it says when it has taken the job over, and when the recovery is over.
@@ -86,10 +100,20 @@ impl Soak<'_> {
         timed_out || (self.tally.kills >= self.goal.kills && self.tally.records >= self.goal.records)
     }
 
+    /// One job, in a directory of its own.
+    fn job(&mut self) -> Result<(), Broken> {
+        let dir = tempfile::Builder::new().prefix("staunch-soak-").tempdir();
+        let dir = dir.map_err(|error| self.broken(Failure::trouble(error), None))?;
+        self.job_in(dir.path()).map_err(|failure| self.broken(failure, Some(dir)))
+    }
+
+    fn broken(&self, failure: Failure, dir: Option<TempDir>) -> Broken {
+        Broken { failure, steps: self.steps, dir: dir.map(TempDir::keep), command: self.goal.command() }
+    }
+
     /// One job, from its first start to its audit.
-    fn job(&mut self) -> Result<(), Failure> {
-        let dir = tempfile::tempdir().map_err(Failure::trouble)?;
-        let mut victim = Victim::new(&self.program, dir.path(), self.goal.job);
+    fn job_in(&mut self, dir: &Path) -> Result<(), Failure> {
+        let mut victim = Victim::new(&self.program, dir, self.goal.job);
         victim.rate = self.goal.rate;
         victim.every = "50ms".into();
         victim.at_least_once = self.goal.at_least_once;
@@ -103,6 +127,7 @@ impl Soak<'_> {
             seen.everything()?;
             self.tally.looks += seen.looks;
         }
+        self.tally.in_doubt += (1..=victim.lives()).map(|life| in_doubt(&victim.log(life))).sum::<u64>();
         self.tally.jobs += 1;
         self.tally.records += self.goal.job.total();
         (self.progress)(&self.tally);
@@ -135,6 +160,7 @@ impl Soak<'_> {
             || self.tally.records + self.goal.job.total() < self.goal.records
         {
             let Some(step) = self.schedule.next() else { break };
+            self.steps += 1;
             if let Fate::Complete = self.step(&step, victim, observer, recovers)? {
                 return self.finish(1, victim, observer);
             }
@@ -163,11 +189,11 @@ impl Soak<'_> {
         Ok(())
     }
 
-    fn start(&mut self, victim: &mut Victim, workers: u32) -> Result<Child, Failure> {
+    fn start(&mut self, victim: &mut Victim, workers: u32) -> Result<Started, Failure> {
         self.tally.starts += 1;
         self.tally.rescales += u64::from(self.last_workers != 0 && self.last_workers != workers);
         self.last_workers = workers;
-        victim.start(&Life { workers, crash: None }).map_err(Failure::trouble)
+        victim.start(&Life { workers, crash: None }).map(Started).map_err(Failure::trouble)
     }
 
     /// Kills a process, the victim's life with this number. It may have completed the job just before, but it may
@@ -179,15 +205,18 @@ impl Soak<'_> {
         }
         if status.signal() != Some(libc::SIGKILL) {
             // Whoever it was to replace may have the database for itself.
-            let in_the_way = matches!(deed, Deed::TakeOver | Deed::Zombie);
-            let locked_out = in_the_way && victim.log(life).contains(LOCKED);
+            let locked_out = deed.replaces() && victim.log(life).contains(LOCKED);
             return if locked_out { Ok(Fate::Dead) } else { Err(failed(status, victim, life)) };
         }
+        self.count_kill(victim, life, deed);
+        Ok(Fate::Dead)
+    }
+
+    fn count_kill(&mut self, victim: &Victim, life: u32, deed: Deed) {
         self.tally.kills += 1;
         *self.tally.deeds.entry(deed).or_default() += 1;
         let log = victim.log(life);
         self.tally.in_recovery += u64::from(log.contains(TAKEN_OVER) && !log.contains(RUNNING));
-        Ok(Fate::Dead)
     }
 
     fn step(
@@ -223,12 +252,13 @@ impl Soak<'_> {
                 child = self.replaced(step, &mut child, victim)?;
                 life += 1;
             }
+            Deed::KillBoth | Deed::KillBothAsleep => return self.both_killed(step, &mut child, victim),
         }
         self.killed(&mut child, victim, life, step.deed)
     }
 
     /// Has a second copy take over without a lock; the first one must end, and not well.
-    fn replaced(&mut self, step: &Step, child: &mut Child, victim: &mut Victim) -> Result<Child, Failure> {
+    fn replaced(&mut self, step: &Step, child: &mut Child, victim: &mut Victim) -> Result<Started, Failure> {
         let life = victim.lives();
         if step.deed == Deed::Zombie {
             stop(child);
@@ -254,6 +284,28 @@ impl Soak<'_> {
             }
         }
         ended.map(|_| second)
+    }
+
+    /// Has a second copy take over without a lock, and kills both at one moment.
+    fn both_killed(&mut self, step: &Step, first: &mut Child, victim: &mut Victim) -> Result<Fate, Failure> {
+        let life = victim.lives();
+        if step.deed == Deed::KillBothAsleep {
+            stop(first);
+        }
+        // It may have ended, and taken its lock along.
+        let _ = victim.break_lock();
+        let mut second = self.start(victim, step.other_workers)?;
+        std::thread::sleep(step.together);
+        // Both before either is waited for. It fails only for one that was waited for already.
+        let _ = (first.kill(), second.kill());
+        let before = self.tally.kills;
+        // Otherwise it has ended by itself: it was replaced, or had everything behind it.
+        if kill(first).map_err(Failure::trouble)?.signal() == Some(libc::SIGKILL) {
+            self.count_kill(victim, life, step.deed);
+        }
+        let fate = self.killed(&mut second, victim, life + 1, step.deed)?;
+        self.tally.together += u64::from(self.tally.kills == before + 2);
+        Ok(fate)
     }
 
     /// Waits until the output has grown `commits` times, or the process has ended.
@@ -296,6 +348,12 @@ impl Soak<'_> {
     }
 }
 
+/// Prepared pieces that the process of this log found in doubt.
+fn in_doubt(log: &str) -> u64 {
+    let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok();
+    log.split(IN_DOUBT).skip(1).filter_map(number).sum()
+}
+
 fn failed(status: ExitStatus, victim: &Victim, life: u32) -> Failure {
     stuck(&format!("a process that nobody disturbed ended with {status}"), victim, life)
 }
@@ -306,4 +364,17 @@ fn stuck(why: &str, victim: &Victim, life: u32) -> Failure {
 
 fn wrong(what: &str, victim: &Victim, life: u32) -> Failure {
     Failure::Violation(Oracle::Identity, format!("{what}: {}", victim.log(life)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_start_found_in_doubt_is_read_from_its_log() {
+        let log = "INFO restoring; output of the checkpoint [...] generation=3 checkpoint=17 pending_output=12\n\
+                   INFO running workers=2";
+        assert_eq!(in_doubt(log), 12);
+        assert_eq!(in_doubt("INFO starting from nothing generation=1\n"), 0);
+    }
 }

@@ -19,12 +19,28 @@ pub enum Deed {
     TakeOver,
     /// It is stopped, another one takes over, and it wakes up beside it. Then that one is killed.
     Zombie,
+    /// A second copy is started beside it without the lock, as in a take-over, and both are killed at one moment.
+    KillBoth,
+    /// It is stopped, another one is started in its place, and both are killed at one moment: it never wakes up.
+    KillBothAsleep,
 }
 
 impl Deed {
     /// All of them.
-    pub const ALL: [Deed; 5] =
-        [Deed::Kill, Deed::KillInRecovery, Deed::DoubleStart, Deed::TakeOver, Deed::Zombie];
+    pub const ALL: [Deed; 7] = [
+        Deed::Kill,
+        Deed::KillInRecovery,
+        Deed::DoubleStart,
+        Deed::TakeOver,
+        Deed::Zombie,
+        Deed::KillBoth,
+        Deed::KillBothAsleep,
+    ];
+
+    /// Whether another process takes the job over from it.
+    pub(super) fn replaces(self) -> bool {
+        matches!(self, Deed::TakeOver | Deed::Zombie | Deed::KillBoth | Deed::KillBothAsleep)
+    }
 }
 
 /// One step: a life, and what is done to it.
@@ -40,6 +56,8 @@ pub struct Step {
     pub delay: Duration,
     /// What is done then.
     pub deed: Deed,
+    /// How long two processes are there before both are killed.
+    pub together: Duration,
 }
 
 /// The endless list of steps of a seed.
@@ -74,18 +92,22 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Step> {
         let deed = match self.below(100) {
-            0..74 => Deed::Kill,
-            74..86 => Deed::KillInRecovery,
-            86..91 => Deed::DoubleStart,
-            91..95 => Deed::TakeOver,
-            _ => Deed::Zombie,
+            0..69 => Deed::Kill,
+            69..81 => Deed::KillInRecovery,
+            81..86 => Deed::DoubleStart,
+            86..90 => Deed::TakeOver,
+            90..94 => Deed::Zombie,
+            94..97 => Deed::KillBoth,
+            _ => Deed::KillBothAsleep,
         };
         let workers = 1 + self.below(4) as u32;
         let other_workers = 1 + self.below(4) as u32;
         let commits = if deed == Deed::KillInRecovery { 0 } else { self.below(16) };
         let most = if deed == Deed::KillInRecovery { 100 } else { 60 };
         let delay = Duration::from_millis(self.below(most));
-        Some(Step { workers, other_workers, commits, delay, deed })
+        // From "it has just been started" to "it has taken over and works".
+        let together = Duration::from_millis(self.below(400));
+        Some(Step { workers, other_workers, commits, delay, deed, together })
     }
 }
 

@@ -11,8 +11,10 @@ use std::time::Duration;
 pub struct Tally {
     /// Processes killed with SIGKILL.
     pub kills: u64,
-    /// What was done, and how often.
+    /// The same, by what was done to them.
     pub deeds: BTreeMap<Deed, u64>,
+    /// Moments at which two processes, one in the place of the other, were killed together.
+    pub together: u64,
     /// Processes killed after they had taken the job over and before they ran.
     pub in_recovery: u64,
     /// Starts of a process.
@@ -29,6 +31,10 @@ pub struct Tally {
     pub looks: u64,
     /// Rows beyond the first of a record: only ever at least once.
     pub doubled: u64,
+    /// Prepared pieces of output that a start found listed in its checkpoint: nobody knew whether they were
+    /// published. A piece counts again at each start that finds it. Only those of jobs that were audited then,
+    /// so each was resolved.
+    pub in_doubt: u64,
     /// From a restart after a kill until output appeared.
     pub recoveries: Vec<Duration>,
 }
@@ -55,7 +61,12 @@ impl Tally {
         ];
         rows.extend(self.deeds.iter().map(|(deed, count)| (title(*deed), count.to_string())));
         rows.extend([
+            ("moments at which two processes were killed together", self.together.to_string()),
             ("of all: in the middle of their recovery", self.in_recovery.to_string()),
+            (
+                "prepared pieces of output that a start found in doubt, each resolved",
+                self.in_doubt.to_string(),
+            ),
             ("jobs completed and audited", self.jobs.to_string()),
             ("records audited, each in both sinks", self.records.to_string()),
             ("rows compared", self.rows.to_string()),
@@ -82,5 +93,7 @@ fn title(deed: Deed) -> &'static str {
         Deed::DoubleStart => "of these: a second copy was refused, then killed",
         Deed::TakeOver => "of these: taken over by a second copy without a lock, that one killed",
         Deed::Zombie => "of these: stopped, taken over, woken beside, the other one killed",
+        Deed::KillBoth => "of these: killed together with a second copy without a lock",
+        Deed::KillBothAsleep => "of these: killed together, one stopped, the other one in its place",
     }
 }
