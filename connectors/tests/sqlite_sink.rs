@@ -61,6 +61,63 @@ impl Target for Database {
 
 staunch_testing::sink_conformance!(database());
 
+/// The same by upsert. In its table a row that is written twice looks like one that is written once, so triggers
+/// note each row that is written, and that is what the suite sees.
+struct Upserted(Database);
+
+/// So few that nearly every row replaces another one.
+const SLOTS: u64 = 3;
+const CREATE_UPSERTED: &str = "
+    CREATE TABLE IF NOT EXISTS latest (slot INTEGER PRIMARY KEY, number INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS journal (slot, number);
+    CREATE TRIGGER IF NOT EXISTS inserted AFTER INSERT ON latest
+        BEGIN INSERT INTO journal VALUES (new.slot, new.number); END;
+    CREATE TRIGGER IF NOT EXISTS updated AFTER UPDATE ON latest
+        BEGIN INSERT INTO journal VALUES (new.slot, new.number); END;";
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct Change {
+    slot: u64,
+    number: u64,
+}
+
+impl Target for Upserted {
+    type Record = Change;
+    type Sink = Table<Change>;
+
+    fn sink(&self) -> Table<Change> {
+        sqlite::table(self.0.path(), "latest").create(CREATE_UPSERTED).upsert(["slot"])
+    }
+
+    fn record(&self, n: u64) -> Change {
+        Change { slot: n % SLOTS, number: n }
+    }
+
+    fn visible(&self) -> Vec<Change> {
+        let database = self.0.open();
+        let one_row_a_slot =
+            "SELECT (SELECT count(*) FROM latest) = (SELECT count(DISTINCT slot) FROM journal)
+             AND NOT EXISTS (SELECT slot, number FROM latest EXCEPT SELECT slot, number FROM journal)";
+        let holds: bool = database.query_row(one_row_a_slot, [], |r| r.get(0)).unwrap();
+        assert!(holds, "the table must have one row for each slot, one that was written");
+        let mut journal = database.prepare("SELECT slot, number FROM journal").unwrap();
+        let changes = journal.query_map([], |r| {
+            Ok(Change { slot: r.get::<_, i64>(0)? as u64, number: r.get::<_, i64>(1)? as u64 })
+        });
+        let changes = changes.unwrap();
+        changes.map(Result::unwrap).collect()
+    }
+
+    fn lose_next_answer(&self, storage: &MemoryStorage) -> Can {
+        self.0.lose_next_answer(storage)
+    }
+}
+
+mod by_upsert {
+    use super::*;
+    staunch_testing::sink_conformance!(Upserted(database()));
+}
+
 fn refused(result: Result<(), CommitError>) -> String {
     match result {
         Err(CommitError::Refused(error)) => error.to_string(),

@@ -33,11 +33,6 @@ impl<T> Batch<T> {
         self.items.is_empty()
     }
 
-    /// Whether the records have event times.
-    pub fn is_timed(&self) -> bool {
-        !self.times.is_empty()
-    }
-
     /// Appends a record without event time.
     pub fn push(&mut self, item: T) {
         self.items.push(item);

@@ -20,12 +20,6 @@ impl InMemoryStorage {
         Self::default()
     }
 
-    /// Bytes of all blobs.
-    #[must_use]
-    pub fn total_bytes(&self) -> u64 {
-        self.blobs().values().map(|blob| blob.len() as u64).sum()
-    }
-
     fn blobs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Vec<u8>>>> {
         // Each operation is one call on the map, so a panic elsewhere leaves it whole.
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)

@@ -187,7 +187,7 @@ impl Persister {
         }
     }
 
-    /// Hands a frozen state over to be written for a checkpoint, and returns at once. Calls are
+    /// Hands a frozen state over for the files of a checkpoint, and returns at once. Calls are
     /// carried out in order; `done` runs on the persister's thread, when all is durable or when it
     /// failed. After a failure just go on: the next call writes what this one could not.
     pub fn persist(&self, checkpoint: CheckpointId, watermark_ms: Option<i64>, frozen: Frozen, done: Done) {

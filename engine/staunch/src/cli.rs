@@ -58,16 +58,16 @@ struct EngineArgs {
     #[arg(long, default_value = "1GiB", value_name = "SIZE", value_parser = size)]
     state_memory: usize,
     /// Most workers that state can ever be spread over; fixed when the job first starts.
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     max_parallelism: u16,
-    /// Checkpoints to keep.
+    /// Checkpoints to keep; the newest one stays in any case.
     #[arg(long, default_value_t = 3, value_name = "N")]
     retain: usize,
     /// Abandon a checkpoint that takes longer.
-    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = crate::duration)]
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = limit)]
     checkpoint_timeout: Duration,
     /// Stop the job if a commit takes longer, with all its repetitions.
-    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = crate::duration)]
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = limit)]
     commit_timeout: Duration,
     /// What to promise. At least once, steps do not wait for each other at a checkpoint, and after a crash
     /// effects of some records show twice.
@@ -116,6 +116,13 @@ fn interval(text: &str) -> Result<Interval, String> {
     }
 }
 
+fn limit(text: &str) -> Result<Duration, String> {
+    match crate::duration(text)? {
+        Duration::ZERO => Err("nothing can be done in no time".into()),
+        limit => Ok(limit),
+    }
+}
+
 fn start_from(text: &str) -> Result<StartFrom, String> {
     match text {
         "latest" => Ok(StartFrom::Latest),
@@ -144,7 +151,8 @@ fn size(text: &str) -> Result<usize, String> {
 /// graph (`plan [--json|--dot]`).
 ///
 /// Exit codes: 0 complete or stopped on request, 1 the world outside failed (run it again, it
-/// continues), 2 the job, its arguments or its data are wrong, 3 a bug in the engine.
+/// continues), 2 the job, its arguments or its data are wrong, 3 a bug in the engine, 130 a second signal to stop
+/// (run it again, it continues).
 ///
 /// Signals: SIGTERM and SIGINT take a last checkpoint, commit and exit with 0, and the next run
 /// continues; SIGUSR2 drains (windows fire, the job is complete); SIGUSR1 takes a savepoint.

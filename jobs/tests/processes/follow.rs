@@ -1,6 +1,6 @@
 //! A job that waits for more, and does nothing else meanwhile.
 
-use crate::support::{Case, ended, measured, signal, skipped};
+use crate::support::{Case, ended, example, measured, signal};
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,17 +8,6 @@ use std::time::{Duration, Instant};
 
 /// How long the idle job is watched.
 const IDLE: Duration = Duration::from_secs(5);
-
-/// The example that follows files; `cargo test` builds it unless told not to.
-fn example() -> Option<PathBuf> {
-    let jobs = PathBuf::from(env!("CARGO_BIN_EXE_flight_delays"));
-    let example = jobs.with_file_name("examples").join("follow_lines");
-    if !example.exists() {
-        skipped("the example follow_lines is not built (cargo test -p jobs builds it)");
-        return None;
-    }
-    Some(example)
-}
 
 /// Processor time that a process has used so far.
 fn processor_time(id: u32) -> Duration {
@@ -62,7 +51,7 @@ fn cost_of_waking() -> f64 {
 
 #[test]
 fn an_idle_job_uses_less_than_a_hundredth_of_a_core() {
-    let Some(example) = example() else { return };
+    let Some(example) = example("follow_lines") else { return };
     let case = Case::new(example, PathBuf::new()).with_input("lines.txt", "one\ntwo\none\n");
     let mut running = case.start("--workers 2 --checkpoint-every 100ms");
     case.wait_for_lines(&running, 3);
@@ -89,7 +78,7 @@ fn an_idle_job_uses_less_than_a_hundredth_of_a_core() {
 
 #[test]
 fn lines_that_are_added_are_counted_soon_and_across_a_kill() {
-    let Some(example) = example() else { return };
+    let Some(example) = example("follow_lines") else { return };
     let case = Case::new(example, PathBuf::new()).with_input("lines.txt", "one\ntwo\none\n");
     let append = |text: &str| {
         let mut file = fs::File::options().append(true).open(&case.input).unwrap();

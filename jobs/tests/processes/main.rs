@@ -8,11 +8,14 @@
 mod support;
 
 mod disk_full;
+mod exits;
 mod follow;
 mod inputs;
 mod kills;
 mod metrics;
+mod options;
 mod plan;
+mod printing;
 mod refusals;
 mod restarts;
 mod signals;

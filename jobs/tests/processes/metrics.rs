@@ -1,8 +1,10 @@
 //! The metrics endpoint of a running job.
 
-use crate::support::{Case, ended};
+use crate::support::{Case, ended, signal};
 use jobs::running::{Metrics, free_address, until};
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The names of docs/names.md that have a meaning already.
@@ -54,6 +56,35 @@ fn a_running_job_shows_its_metrics() {
     assert!(metrics.sum("staunch_restarts_total", &[]) == 0.0);
     let more = || Metrics::of(address).filter(|now| read(now) > read(&metrics));
     assert!(until(Duration::from_secs(5), more).is_some(), "the counters stand still");
+    assert_eq!(ended(&mut running).code, Some(0));
+}
+
+/// The first line and the body of an answer.
+fn get(address: SocketAddr, path: &str) -> Option<(String, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.lines().next()?.to_owned(), body.to_owned()))
+}
+
+#[test]
+fn a_running_job_says_that_it_is_well_and_what_else_can_be_asked() {
+    let case = Case::flights();
+    let address = free_address().unwrap();
+    let mut running = case.start(&format!("--rate 3000 --checkpoint-every 100ms --metrics {address}"));
+    case.wait_for_lines(&running, 1);
+    let answer = |path| get(address, path).expect("the job answers");
+    assert_eq!(answer("/healthz"), ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
+    let (status, body) = answer("/metrics");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(body.contains("staunch_records_in_total{"), "{body}");
+    let (status, body) = answer("/health");
+    assert_eq!(status, "HTTP/1.1 404 Not Found");
+    assert!(body.contains("/metrics") && body.contains("/healthz"), "it does not say what there is: {body}");
+    signal(&running, libc::SIGTERM);
     assert_eq!(ended(&mut running).code, Some(0));
 }
 

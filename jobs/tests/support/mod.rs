@@ -8,6 +8,7 @@ use jobs::output::{self, Difference};
 use jobs::running::Running;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -23,6 +24,19 @@ pub struct Case {
     program: PathBuf,
     /// Where `--input` points to.
     pub input: PathBuf,
+}
+
+/// An output directory into which nothing can be published for now.
+pub struct Blocked {
+    mark: PathBuf,
+    kept: PathBuf,
+}
+
+impl Blocked {
+    /// From now on it can again.
+    pub fn end(self) {
+        fs::rename(self.kept, self.mark).expect("the owner's file can be put back");
+    }
 }
 
 /// How a job has ended.
@@ -154,6 +168,16 @@ impl Case {
         assert_same(&expected, &self.lines());
     }
 
+    /// From now on every commit fails and is tried again, because nobody can read whose the output directory is.
+    pub fn block_commits(&self) -> Blocked {
+        let (mark, kept, link) = (self.output().join(".staunch"), self.path("mark"), self.path("link"));
+        fs::copy(&mark, &kept).expect("the owner's file can be copied");
+        // A directory, and at one stroke: a directory without the file would be somebody else's.
+        symlink(self.folder.path(), &link).expect("a link can be made");
+        fs::rename(&link, &mark).expect("the owner's file can be replaced");
+        Blocked { mark, kept }
+    }
+
     /// Waits until lines are committed while the job runs.
     pub fn wait_for_lines(&self, running: &Running, at_least: usize) {
         let enough = || (self.lines().len() >= at_least).then_some(());
@@ -196,6 +220,17 @@ pub fn signal(running: &Running, signal: libc::c_int) {
 pub fn wait_for_log(running: &Running, message: &str) -> serde_json::Value {
     let found = jobs::running::until(LONGEST, || running.logged(message));
     found.unwrap_or_else(|| panic!("no {message:?} in the log:\n{}", running.log().join("\n")))
+}
+
+/// An example; `cargo test` builds it unless told not to.
+pub fn example(name: &str) -> Option<PathBuf> {
+    let jobs = PathBuf::from(env!("CARGO_BIN_EXE_flight_delays"));
+    let example = jobs.with_file_name("examples").join(name);
+    if !example.exists() {
+        skipped(&format!("the example {name} is not built (cargo test -p jobs builds it)"));
+        return None;
+    }
+    Some(example)
 }
 
 /// The real data.

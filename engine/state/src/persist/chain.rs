@@ -74,7 +74,7 @@ impl Chain {
         self.count();
     }
 
-    /// Adds what was frozen to what is still to be written.
+    /// Adds what was frozen to what is not in a file yet.
     fn absorb(&mut self, checkpoint: CheckpointId, frozen: Frozen) {
         let head = Head {
             job: self.identity.job.clone(),

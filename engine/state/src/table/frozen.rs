@@ -1,4 +1,4 @@
-//! What a finished freeze hands over to be written.
+//! What a finished freeze hands over to whoever writes it.
 
 use super::part::Bytes;
 use super::spill::Spill;

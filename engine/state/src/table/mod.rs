@@ -205,14 +205,6 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         self.update_one(hash, key, ns, Option::take)
     }
 
-    /// Deletes many keys; `hashes` are their [`hash_key`](crate::hash_key)s. Leaves `keys` empty.
-    ///
-    /// # Errors
-    /// As [`Table::update_batch`].
-    pub fn remove_batch(&mut self, hashes: &[u64], keys: &mut Vec<(K, N)>) -> Result<(), StateError> {
-        self.update_batch(hashes, keys, |(key, ns)| (key, *ns), |_, value| *value = None)
-    }
-
     /// Visits every key with a value, in memory and spilled, in no order.
     ///
     /// # Errors

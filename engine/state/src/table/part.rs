@@ -127,7 +127,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
         Some(entry)
     }
 
-    /// The value at a place, about to be written: marked dirty for `now`, the old value serialised
+    /// The value at a place, about to change: marked dirty for `now`, the old value serialised
     /// first if the freeze in progress still needs it.
     #[inline(always)]
     pub(super) fn write(&mut self, place: u32, now: u32) -> postcard::Result<Option<&mut Option<V>>> {

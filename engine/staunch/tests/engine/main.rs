@@ -13,6 +13,7 @@ mod harness;
 mod oracle;
 mod topic;
 
+mod bad_input;
 mod commits;
 mod crashes;
 mod event_time;
@@ -21,6 +22,8 @@ mod flow_control;
 mod lifecycle;
 mod metrics;
 mod plans;
+mod recovery_log;
+mod refusals;
 mod rescale;
 mod splits;
 mod verbs;
