@@ -5,9 +5,10 @@
 //! all: claims are ratios within one run.
 //!
 //! Where a result comes from (machine, commit, command) is told by `staunch_testing::figures`.
-//! [`process`] (memory of this process, children that
+//! [`keys`] (the input), [`process`] (memory of this process, children that
 //! answer in JSON), [`scrape`] (reading a job's metrics), [`statistics`].
 
+pub mod keys;
 pub mod process;
 pub mod scrape;
 pub mod statistics;

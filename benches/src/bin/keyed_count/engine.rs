@@ -1,9 +1,9 @@
 //! The engine, through its public API, as a job would use it.
 
-use crate::keys::key;
 use crate::variant::{Checkpoints, Measured, WORKERS};
 use crate::watch::watch;
 use anyhow::{Result, anyhow};
+use benches::keys::key;
 use benches::scrape::Scrape;
 use staunch::core::{Controls, Metrics, Request};
 use staunch::prelude::*;

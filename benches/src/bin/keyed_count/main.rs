@@ -2,9 +2,7 @@
 //! timely, and a naive RocksDB, side by side. See `benches/README.md`.
 
 mod engine;
-mod keys;
 mod raw;
-mod recovery;
 mod report;
 mod rocks;
 mod variant;
@@ -36,9 +34,6 @@ struct Arguments {
     /// Seconds that one run takes.
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
-    /// Kills of the small job; 0 leaves that part out.
-    #[arg(long, default_value_t = 5)]
-    kills: usize,
     /// Directory for checkpoints and databases [default: a folder in the temporary directory]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -65,12 +60,6 @@ enum Part {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// The job that is killed.
-    #[command(hide = true)]
-    RecoveryJob {
-        #[arg(long)]
-        dir: PathBuf,
-    },
 }
 
 fn main() -> Result<()> {
@@ -81,7 +70,6 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&measured)?);
             Ok(())
         }
-        Some(Part::RecoveryJob { dir }) => recovery::job(&dir),
         None => compare(&arguments),
     }
 }
@@ -119,12 +107,8 @@ fn compare(arguments: &Arguments) -> Result<()> {
         text += &report::table(keys, &rounds);
         text.push('\n');
     }
-    if arguments.kills > 0 {
-        let dir = fresh(&scratch)?;
-        text += &report::recoveries(&recovery::measure(arguments.kills, &dir)?);
-    }
     std::fs::remove_dir_all(&scratch)?;
-    let text = format!("# keyed_count\n\n{}\n{text}", figures::provenance());
+    let text = format!("# keyed_count\n\n{}\n{}\n", figures::provenance(), text.trim_end());
     print!("{text}");
     if !arguments.no_file {
         let path = save(&arguments.results, &text)?;

@@ -4,10 +4,10 @@
 //! the engine's does, because timely alone would queue without bound, but there is no clock, no
 //! alignment, no dirty list, no checkpoint.
 
-use crate::keys::{key, mix};
 use crate::variant::{Measured, WORKERS};
 use crate::watch::watch;
 use anyhow::{Result, anyhow};
+use benches::keys::{key, mix};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;

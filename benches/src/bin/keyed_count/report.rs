@@ -1,6 +1,5 @@
 //! The table, for the terminal and for the file of results.
 
-use crate::recovery::Recovery;
 use crate::variant::{Measured, Variant};
 use benches::statistics::{max, median};
 use std::collections::BTreeMap;
@@ -22,19 +21,6 @@ pub fn table(keys: u64, rounds: &Rounds) -> String {
         }
     }
     text
-}
-
-/// What the recoveries took.
-pub fn recoveries(all: &[Recovery]) -> String {
-    let figures = |value: fn(&Recovery) -> f64| {
-        let (median, max) = (median(all.iter().map(value)), max(all.iter().map(value)));
-        format!("{:.0} ms (longest of {}: {:.0} ms)", median.unwrap_or(0.0), all.len(), max.unwrap_or(0.0))
-    };
-    format!(
-        "## Kill to first new record, small state\n\n- to the first new record read: {}\n- to the first new result committed: {}\n",
-        figures(|r| r.read_ms),
-        figures(|r| r.committed_ms)
-    )
 }
 
 /// Where a variant stands in the order of a round.

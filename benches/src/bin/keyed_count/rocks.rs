@@ -1,8 +1,8 @@
 //! State as it is done first: a RocksDB of each worker, read and written for every record.
 
-use crate::keys;
 use crate::raw::{Counts, owner};
 use anyhow::{Result, anyhow};
+use benches::keys;
 use rocksdb::{DB, Options, WriteBatch, WriteOptions};
 use std::path::Path;
 
