@@ -82,8 +82,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
         eprintln!("{}", report::progress(&size));
         sizes.push(size);
     }
-    // There may be other things in a folder that was given.
-    let _ = std::fs::remove_dir(&scratch);
+    if arguments.dir.is_none() {
+        std::fs::remove_dir(&scratch)?;
+    }
     let text = format!("# Recovery time\n\n{}\n{}", figures::provenance(), report::text(&sizes));
     print!("{text}");
     if let Some(file) = &arguments.result {

@@ -220,7 +220,7 @@ fn after_a_crash_between_prepare_and_decision_the_log_says_what_is_removed_and_w
     topic.fail(0, Failure::Error);
     let error = running.wait().unwrap_err().to_string();
     assert!(error.contains("the broker went away"), "{error}");
-    assert_eq!(place.manifests(), [manifest.clone()], "nothing more is decided");
+    assert_eq!(place.manifests(), std::slice::from_ref(&manifest), "nothing more is decided");
     let (left, state_files) = (files(&pending, "part-"), unlisted(&place));
 
     slow.behave();

@@ -50,7 +50,11 @@ pub fn run_all(
 
 fn one(case: &Case, victim: &Path) -> Result<Evidence, Failure> {
     let dir = tempfile::tempdir().map_err(Failure::trouble)?;
-    run(case, &Setting::USUAL, victim, dir.path())
+    let outcome = run(case, &Setting::USUAL, victim, dir.path());
+    if outcome.is_err() {
+        eprintln!("{case:?}: what it left behind is kept in {}", dir.keep().display());
+    }
+    outcome
 }
 
 impl Results {
