@@ -6,6 +6,7 @@
 //! meet.
 
 use staunch_core::{Error, Result};
+use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -39,36 +40,30 @@ fn directory(path: &Path) -> PathBuf {
 /// It is open under another one.
 pub(super) fn add(path: &Path, file: &Metadata, name: &str) -> Result<Arc<Opened>> {
     let (device, inode) = (file.dev(), file.ino());
-    let opened = Arc::new(Opened { directory: directory(path), name: name.to_owned(), device, inode });
+    let new = Arc::new(Opened { directory: directory(path), name: name.to_owned(), device, inode });
     let mut open = open();
     open.retain(|other| other.strong_count() > 0);
-    find_other_name(&open, &opened)?;
-    open.push(Arc::downgrade(&opened));
-    Ok(opened)
-}
-
-/// Checks that the file at a path, which is to be read under a name, is not open under another one.
-///
-/// # Errors
-/// It is.
-pub(super) fn check(path: &Path, file: &Metadata, name: &str) -> Result<()> {
-    let (device, inode) = (file.dev(), file.ino());
-    let wanted = Opened { directory: directory(path), name: name.to_owned(), device, inode };
-    find_other_name(&open(), &wanted)
-}
-
-fn find_other_name(open: &[Weak<Opened>], wanted: &Opened) -> Result<()> {
-    let is_it = |opened: &Arc<Opened>| {
-        (opened.device, opened.inode) == (wanted.device, wanted.inode)
-            && opened.directory == wanted.directory
-            && opened.name != wanted.name
+    let is_it = |other: &Arc<Opened>| {
+        (other.device, other.inode) == (device, inode) && other.directory == new.directory
     };
-    match open.iter().filter_map(Weak::upgrade).find(is_it) {
-        None => Ok(()),
-        Some(opened) => Err(Error::job(format!(
-            "{} is the file that is being read as {}: it was renamed or linked, and its records would be read twice. \
-             A followed file must keep its name; give it the old one back",
-            wanted.name, opened.name
-        ))),
+    if let Some(other) = open.iter().filter_map(Weak::upgrade).find(|o| is_it(o) && o.name != name) {
+        return Err(two_names(name, &other.name));
     }
+    open.push(Arc::downgrade(&new));
+    Ok(new)
+}
+
+/// The files of a directory, given by its canonical name, that are open: device and inode, with the name.
+pub(super) fn in_directory(directory: &Path) -> HashMap<(u64, u64), String> {
+    let open = open();
+    let all = open.iter().filter_map(Weak::upgrade).filter(|opened| opened.directory == directory);
+    all.map(|opened| ((opened.device, opened.inode), opened.name.clone())).collect()
+}
+
+/// The error if an open file turns up under another name.
+pub(super) fn two_names(new: &str, open: &str) -> Error {
+    Error::job(format!(
+        "{new} is the file that is being read as {open}: it was renamed or linked, and its records would be read \
+         twice. A followed file must keep its name; give it the old one back"
+    ))
 }

@@ -79,7 +79,7 @@ impl<F: Format> Source for Files<F> {
 
     async fn splits(&self) -> Result<Vec<(String, FileSplit)>> {
         self.format.check().map_err(Error::job)?;
-        let names = names(&self.path)?;
+        let names = names(&self.path, self.follow)?;
         Ok(names.into_iter().map(|name| (name.clone(), FileSplit { name })).collect())
     }
 
@@ -106,11 +106,15 @@ impl<F: Format> Source for Files<F> {
 
 /// The names of the files to read, sorted. Each file has one name: read under two of them, its records would
 /// count twice.
-fn names(path: &Path) -> Result<Vec<String>> {
+fn names(path: &Path, follow: bool) -> Result<Vec<String>> {
     let place = path.display();
     let unreadable =
         |e| Error::external(format!("cannot read {place}; check the path and its permissions")).caused_by(e);
     let metadata = path.metadata().map_err(|e| match e.kind() {
+        // Its readers may be reading it to its end.
+        std::io::ErrorKind::NotFound if follow => Error::external(format!(
+            "{place} does not exist (any more); give the path of what is to be followed"
+        )),
         std::io::ErrorKind::NotFound => {
             Error::job(format!("{place} does not exist; give the path of a file or a directory to read"))
         }
@@ -126,6 +130,7 @@ fn names(path: &Path) -> Result<Vec<String>> {
     }
     let here = path.canonicalize().map_err(unreadable)?;
     let mut names = Vec::new();
+    let opened = opened::in_directory(&here);
     let mut files: HashMap<(u64, u64), String> = HashMap::new();
     for entry in path.read_dir().map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
@@ -138,8 +143,11 @@ fn names(path: &Path) -> Result<Vec<String>> {
             continue;
         }
         let name = text(&file)?;
-        opened::check(&file, &metadata, &name)?;
-        if let Some(other) = files.insert((metadata.dev(), metadata.ino()), name.clone()) {
+        let inode = (metadata.dev(), metadata.ino());
+        if let Some(other) = opened.get(&inode).filter(|other| **other != name) {
+            return Err(opened::two_names(&name, other));
+        }
+        if let Some(other) = files.insert(inode, name.clone()) {
             return Err(Error::job(format!(
                 "{name} and {other} in {place} are the same file, and its records would be read twice; remove one of them"
             )));

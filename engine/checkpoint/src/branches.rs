@@ -3,15 +3,19 @@
 //! Such a start removes prepared output that its checkpoint does not list. Later, a sink that remembers only
 //! the newest checkpoint of its lineage would take the removed output for published: it sees a newer one, of
 //! the other branch. So a checkpoint that was left behind may be restored only if all output that it lists is
-//! known to be published, or if nothing of its lineage was decided since: then the sink knows by itself.
+//! known to be published, or if nothing of its lineage was decided since: then the sink finds out by itself.
 //!
-//! Every start that goes back says so in its fence ([`crate::record::Turn`]), and which output it knew to be published;
-//! retention keeps such fences as long as there is a checkpoint before them.
+//! Each fence knows of all [`Turn`]s before it, as long as there is a checkpoint that one of them may have left
+//! behind. So the newest fence, which is never deleted, is enough: what a process that woke up late has put
+//! into a deleted slot is not asked.
 
 use crate::ids::{CheckpointId, Slot};
 use crate::manifest::{Committable, Manifest};
-use crate::record::{Record, Turn};
+use crate::record::{Fence, Record, Turn};
 use std::ops::Range;
+
+/// First format of fences that know of turns.
+const KNOWS_TURNS: u32 = 3;
 
 /// What the log says of the output that a checkpoint lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,65 +28,113 @@ pub(crate) enum Output {
     PerhapsRemoved(Slot),
 }
 
-/// A branch that left the checkpoint behind, in the same lineage.
-struct Away {
-    /// The fence that began it.
-    fence: Slot,
-    /// First id that it may have decided.
-    next: CheckpointId,
+/// What the records that count say of the past.
+pub(crate) struct Branches<'a> {
+    living: &'a [&'a (Slot, Record)],
+    turns: Vec<Turn>,
+    /// Lowest id that nobody has decided.
+    next_checkpoint: CheckpointId,
 }
 
-/// What `living`, all records that count, says of the output that the checkpoint in `slot` lists.
-pub(crate) fn output(slot: Slot, manifest: &Manifest, living: &[&(Slot, Record)]) -> Output {
-    let listed: Vec<(&String, &Committable)> = pending(manifest).collect();
-    if listed.is_empty() {
-        return Output::Published;
+impl<'a> Branches<'a> {
+    /// Of these records, all that count; `next_checkpoint` is above every id in them.
+    pub fn new(living: &'a [&'a (Slot, Record)], next_checkpoint: CheckpointId) -> Self {
+        Self { living, turns: turns(living), next_checkpoint }
     }
-    // Records in these slots are of the checkpoint's own branch, also those that are gone.
-    let mut own: Vec<Range<Slot>> = Vec::new();
-    let mut own_since = Some(slot);
-    let mut away: Option<Away> = None;
-    let mut removed_by = None;
-    for (at, record) in living.iter().filter(|(at, _)| *at > slot) {
-        match record {
-            Record::Fence(fence) => {
-                if let Some(away) = &away
-                    && fence.next_checkpoint > away.next
-                {
-                    removed_by.get_or_insert(away.fence);
-                }
-                let Some(turn) = &fence.turn else { continue };
-                if turn.published.contains(&slot) {
+
+    fn checkpoints(&self) -> impl Iterator<Item = (Slot, &'a Manifest)> {
+        self.living.iter().filter_map(|(slot, record)| match record {
+            Record::Checkpoint(manifest) => Some((*slot, &**manifest)),
+            Record::Fence(_) => None,
+        })
+    }
+
+    /// What became of the output that the checkpoint in `slot` lists.
+    pub fn output(&self, slot: Slot, manifest: &Manifest) -> Output {
+        let listed: Vec<(&String, &Committable)> = pending(manifest).collect();
+        let is_published = |later: &Manifest| pending(later).all(|piece| !listed.contains(&piece));
+        let turns: Vec<&Turn> = self.turns.iter().filter(|turn| turn.fence > slot).collect();
+        if listed.is_empty() || turns.iter().any(|turn| turn.published.contains(&slot)) {
+            return Output::Published;
+        }
+        // Slots of the checkpoint's own branch, also those that are empty now.
+        let mut own: Vec<Range<Slot>> = Vec::new();
+        let mut removed_by = None;
+        let begins = std::iter::once(None).chain(turns.iter().map(Some));
+        for (turn, until) in begins.zip(turns.iter().map(Some).chain([None])) {
+            let end = until.map_or(Slot(u64::MAX), |until| until.fence);
+            let begin = turn.map_or(slot.next(), |turn| turn.fence);
+            let decided = || self.checkpoints().filter(|(at, _)| (begin..end).contains(at));
+            let is_own = turn.is_none_or(|turn| {
+                let restored = turn.restored.as_ref();
+                restored
+                    .is_some_and(|restored| *restored == slot || own.iter().any(|own| own.contains(restored)))
+            });
+            if is_own {
+                if decided().any(|(_, later)| is_published(later)) {
                     return Output::Published;
                 }
-                own.extend(own_since.take().map(|since| since..*at));
-                let is_back = fence.restored.is_some_and(|slot| own.iter().any(|own| own.contains(&slot)));
-                own_since = is_back.then_some(*at);
-                let is_away = !is_back && fence.lineage == manifest.lineage;
-                away = is_away.then_some(Away { fence: *at, next: fence.next_checkpoint });
-            }
-            Record::Checkpoint(later) if own_since.is_some() => {
-                if pending(later).all(|piece| !listed.contains(&piece)) {
-                    return Output::Published;
-                }
-            }
-            Record::Checkpoint(_) => {
-                if let Some(away) = &away {
-                    removed_by.get_or_insert(away.fence);
+                own.push(begin..end);
+            } else if let Some(turn) = turn.filter(|turn| turn.lineage == manifest.lineage) {
+                // Ids tell also of what is deleted.
+                let next = until.map_or(self.next_checkpoint, |until| until.next_checkpoint);
+                if next > turn.next_checkpoint || decided().next().is_some() {
+                    removed_by.get_or_insert(turn.fence);
                 }
             }
         }
+        removed_by.map_or(Output::Known, Output::PerhapsRemoved)
     }
-    removed_by.map_or(Output::Known, Output::PerhapsRemoved)
+
+    /// The turns that the next fence has to know of; `turn` is its own, if it turns.
+    pub fn turns(&self, turn: Option<&Fence>, at: Slot) -> Vec<Turn> {
+        let is_left_behind = |turn: &&Turn| self.checkpoints().any(|(slot, _)| slot < turn.fence);
+        let own = turn.map(|fence| Turn {
+            fence: at,
+            restored: fence.restored,
+            lineage: fence.lineage.clone(),
+            next_checkpoint: fence.next_checkpoint,
+            published: self.published(),
+        });
+        self.turns.iter().filter(is_left_behind).cloned().chain(own).collect()
+    }
+
+    fn published(&self) -> Vec<Slot> {
+        let all = self.checkpoints();
+        all.filter(|(slot, m)| self.output(*slot, m) == Output::Published).map(|(slot, _)| slot).collect()
+    }
 }
 
-/// What a start that goes back has to say in its fence.
-pub(crate) fn turn(living: &[&(Slot, Record)]) -> Turn {
-    let published = |(slot, record): &&(Slot, Record)| match record {
-        Record::Checkpoint(manifest) if output(*slot, manifest, living) == Output::Published => Some(*slot),
-        _ => None,
+/// What the newest fence knows of. Of one of an older format, each fence with a checkpoint between it and what it
+/// restored: perhaps too many, which only refuses more.
+fn turns(living: &[&(Slot, Record)]) -> Vec<Turn> {
+    let fences = || {
+        living.iter().filter_map(|(slot, record)| match record {
+            Record::Fence(fence) => Some((*slot, fence)),
+            Record::Checkpoint(_) => None,
+        })
     };
-    Turn { published: living.iter().filter_map(published).collect() }
+    match fences().last() {
+        None => Vec::new(),
+        Some((_, newest)) if newest.format >= KNOWS_TURNS => newest.turns.clone(),
+        Some(_) => fences().filter(|(slot, fence)| leaves_behind(*slot, fence, living)).map(unsaid).collect(),
+    }
+}
+
+fn leaves_behind(slot: Slot, fence: &Fence, living: &[&(Slot, Record)]) -> bool {
+    living.iter().any(|(at, record)| {
+        matches!(record, Record::Checkpoint(_)) && fence.restored < Some(*at) && *at < slot
+    })
+}
+
+fn unsaid((slot, fence): (Slot, &Fence)) -> Turn {
+    Turn {
+        fence: slot,
+        restored: fence.restored,
+        lineage: fence.lineage.clone(),
+        next_checkpoint: fence.next_checkpoint,
+        published: Vec::new(),
+    }
 }
 
 fn pending(manifest: &Manifest) -> impl Iterator<Item = (&String, &Committable)> {

@@ -166,24 +166,88 @@ fn a_mistaken_start_that_decides_nothing_does_not_bar_the_way_back() {
     history.refuses(4, 11);
 }
 
+/// Two processes start at one moment, on file systems without locks.
+#[test]
+fn a_turn_that_was_put_into_a_deleted_slot_by_a_late_starter_takes_no_part() {
+    for from in [checkpoint(3), From::Nothing] {
+        for late in [false, true] {
+            let mut history = History::new();
+            keep(&mut history, 3);
+            history.start(checkpoint(1));
+            // It reads the log here, and writes its fence much later.
+            let Recovery { slot, fence, .. } = history.try_start(from).unwrap();
+            history.lineage = "lineage 1".into();
+            (4..8).for_each(|id| history.decide(id, &[id]));
+            history.expire();
+            assert!(history.records.iter().all(|(at, _)| *at != slot));
+            if late {
+                history.start(From::Latest);
+            }
+            history.records.push((slot, Record::Fence(fence)));
+            history.records.sort_by_key(|(at, _)| *at);
+            if !late {
+                history.start(From::Latest);
+            }
+            for id in 8..12 {
+                history.refuses(3, 5);
+                history.decide(id, &[id]);
+                history.expire();
+            }
+            history.refuses(3, 5);
+        }
+    }
+}
+
+#[test]
+fn fences_of_an_older_format_are_taken_for_turns_wherever_they_may_be() {
+    let mut history = History::new();
+    let make_old = |history: &mut History| {
+        for (_, record) in &mut history.records {
+            if let Record::Fence(fence) = record {
+                (fence.format, fence.turns) = (2, Vec::new());
+            }
+        }
+    };
+    history.start(checkpoint(1));
+    history.decide(4, &[4]);
+    make_old(&mut history);
+    history.refuses(3, 5);
+    assert!(history.try_start(checkpoint(2)).is_ok(), "checkpoint 3 does not list its output");
+    // A newer one takes the knowledge over.
+    history.start(From::Latest);
+    history.decide(5, &[5]);
+    history.refuses(3, 5);
+    assert!(history.try_start(checkpoint(4)).is_ok());
+}
+
 #[test]
 fn only_a_choice_of_another_checkpoint_is_a_turn() {
     let turns = |history: &History| match &history.records.last().unwrap().1 {
-        Record::Fence(fence) => fence.turn.clone(),
+        Record::Fence(fence) => {
+            fence.turns.iter().map(|turn| (turn.fence.0, turn.published.clone())).collect::<Vec<_>>()
+        }
         Record::Checkpoint(_) => panic!("a fence"),
     };
+    let published = vec![Slot(2), Slot(3)];
     let mut empty = History { records: Vec::new(), lineages: 0, lineage: String::new() };
     empty.start(From::Nothing);
-    assert_eq!(turns(&empty), None);
+    assert_eq!(turns(&empty), []);
     let mut history = History::new();
     history.start(From::Latest);
-    assert_eq!(turns(&history), None);
+    assert_eq!(turns(&history), []);
     history.start(checkpoint(3));
-    assert_eq!(turns(&history), None);
+    assert_eq!(turns(&history), []);
     history.start(checkpoint(1));
-    assert_eq!(turns(&history), Some(Turn { published: vec![Slot(2), Slot(3)] }));
+    assert_eq!(turns(&history), [(7, published.clone())]);
     history.start(checkpoint(1));
-    assert_eq!(turns(&history), None);
+    assert_eq!(turns(&history), [(7, published.clone())]);
     history.start(From::Nothing);
-    assert_eq!(turns(&history), Some(Turn { published: vec![Slot(2), Slot(3)] }));
+    assert_eq!(turns(&history), [(7, published.clone()), (9, published.clone())]);
+    // They are forgotten with the checkpoints from before them.
+    for id in 4..6 {
+        history.decide(id, &[id]);
+        history.expire();
+    }
+    history.start(From::Latest);
+    assert_eq!(turns(&history), []);
 }

@@ -98,7 +98,7 @@ mod tests {
             generation: ours.generation,
             next_checkpoint: ours.checkpoint,
             restored: None,
-            turn: None,
+            turns: Vec::new(),
             holder: String::new(),
             at_ms: 0,
         };

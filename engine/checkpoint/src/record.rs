@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Format of the log's records written by this version.
 pub const FORMAT: u32 = 2;
+/// Format of a [`Fence`] written by this version.
+pub const FENCE_FORMAT: u32 = 3;
 /// The format whose checksum does not cover the name.
 const UNNAMED: u32 = 1;
 
@@ -36,7 +38,7 @@ pub enum Record {
 /// The first record of a generation: from here on no older one can decide anything.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Fence {
-    /// Format of this record, see [`FORMAT`].
+    /// Format of this record, see [`FENCE_FORMAT`].
     pub format: u32,
     /// Name of the job; a restore by another job is refused.
     pub job: String,
@@ -49,19 +51,29 @@ pub struct Fence {
     /// Slot of the checkpoint that it restored; `None` if it started from nothing. Records between that
     /// slot and this fence are abandoned.
     pub restored: Option<Slot>,
-    /// Set if somebody chose to restore another checkpoint than the one to go on from, or none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub turn: Option<Turn>,
+    /// The turns of history up to here, this fence's own the last one, as far as checkpoints from before them are
+    /// there; oldest first. (Since format 3.)
+    #[serde(default)]
+    pub turns: Vec<Turn>,
     /// For people: host and process. No decision reads it.
     pub holder: String,
     /// Milliseconds since the Unix epoch, for people; no decision reads it.
     pub at_ms: u64,
 }
 
-/// What a start knows that leaves a branch of history behind.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+/// A start that left a branch of history behind: somebody chose another checkpoint than the one to go on from, or
+/// none.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Turn {
-    /// Slots of the checkpoints in the log of which all listed output was known to be published.
+    /// Slot of its fence.
+    pub fence: Slot,
+    /// Slot of the checkpoint that it restored.
+    pub restored: Option<Slot>,
+    /// The lineage that it went on with, or began.
+    pub lineage: String,
+    /// First id that it could use.
+    pub next_checkpoint: CheckpointId,
+    /// Slots of the checkpoints in the log then of which all listed output was known to be published.
     pub published: Vec<Slot>,
 }
 
@@ -179,7 +191,7 @@ impl Record {
             .map_err(|e| RecordError::Body { name: name.into(), reason: e.to_string() })?;
         let (found, known) = match &record {
             Record::Checkpoint(manifest) => (manifest.format, manifest::FORMAT),
-            Record::Fence(fence) => (fence.format, FORMAT),
+            Record::Fence(fence) => (fence.format, FENCE_FORMAT),
         };
         if found > known {
             return Err(RecordError::Newer { name: name.into(), found, known });

@@ -39,7 +39,28 @@ fn a_record_of_format_2_is_read() {
     let body = "{\"fence\":{\"format\":2,\"job\":\"job\",\"lineage\":\"one\",\"generation\":3,\"next_checkpoint\":7,\
                 \"restored\":4,\"holder\":\"host/1\",\"at_ms\":1}}";
     let text = format!("staunch-log 2 6e59b20b {}\n{body}", body.len());
-    assert_eq!(Record::decode("log/00000000000000000009", text.as_bytes()).unwrap(), records()[1]);
+    let Record::Fence(fence) = records()[1].clone() else { unreachable!("the second is a fence") };
+    let expected = Record::Fence(Fence { format: 2, ..fence });
+    assert_eq!(Record::decode("log/00000000000000000009", text.as_bytes()).unwrap(), expected);
+}
+
+/// Fixture of fences of format 3, which know of turns.
+#[test]
+fn a_fence_of_format_3_is_read() {
+    let body = "{\"fence\":{\"format\":3,\"job\":\"job\",\"lineage\":\"one\",\"generation\":3,\"next_checkpoint\":7,\
+                \"restored\":4,\"turns\":[{\"fence\":5,\"restored\":null,\"lineage\":\"two\",\"next_checkpoint\":6,\
+                \"published\":[2,4]}],\"holder\":\"host/1\",\"at_ms\":1}}";
+    let text = format!("staunch-log 2 a9c0f554 {}\n{body}", body.len());
+    let turn = Turn {
+        fence: Slot(5),
+        restored: None,
+        lineage: "two".into(),
+        next_checkpoint: CheckpointId(6),
+        published: vec![Slot(2), Slot(4)],
+    };
+    let Record::Fence(fence) = records()[1].clone() else { unreachable!("the second is a fence") };
+    let expected = Record::Fence(Fence { turns: vec![turn], ..fence });
+    assert_eq!(Record::decode("log/00000000000000000009", text.as_bytes()).unwrap(), expected);
 }
 
 #[test]
@@ -101,8 +122,8 @@ fn newer_formats_ask_for_a_newer_version() {
     let inner = crate::Manifest { format: 2, ..manifest(1, 1, &[]) };
     let newer = RecordError::Newer { name: name.clone(), found: 2, known: 1 };
     assert_eq!(Record::decode(&name, &at(1, inner).1.encode(Slot(77))), Err(newer));
-    let inner = Fence { format: 3, ..fence(1, 1, None) };
-    let newer = RecordError::Newer { name: name.clone(), found: 3, known: 2 };
+    let inner = Fence { format: FENCE_FORMAT + 1, ..fence(1, 1, None) };
+    let newer = RecordError::Newer { name: name.clone(), found: FENCE_FORMAT + 1, known: FENCE_FORMAT };
     assert_eq!(Record::decode(&name, &at(1, inner).1.encode(Slot(77))), Err(newer));
 }
 

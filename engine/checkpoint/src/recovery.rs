@@ -15,7 +15,7 @@
 //! A record whose generation is higher than that of a later record was put into a deleted slot by a
 //! process that woke up late (see [`crate::log`]); it takes no part in this.
 
-use crate::branches::{self, Output};
+use crate::branches::{Branches, Output};
 use crate::ids::{CheckpointId, Generation, Slot};
 use crate::log;
 use crate::manifest::{Kind, Manifest};
@@ -166,6 +166,8 @@ pub fn recover(start: &Start<'_>, records: &[(Slot, Record)]) -> Result<Recovery
         return Err(RecoveryError::OtherJob { slot: *slot, found, job });
     }
     let living = living(records);
+    let next_checkpoint = next_checkpoint(records)?;
+    let branches = Branches::new(&living, next_checkpoint);
     let counts = branch(&living);
     // A choice is one only if there was another checkpoint to go on from.
     let goes_on_from = match &counts {
@@ -176,7 +178,7 @@ pub fn recover(start: &Start<'_>, records: &[(Slot, Record)]) -> Result<Recovery
         From::Nothing => (None, None),
         From::Checkpoint(wanted) => {
             let (slot, manifest) = find(wanted, &living)?;
-            if let Output::PerhapsRemoved(fence) = branches::output(slot, &manifest, &living) {
+            if let Output::PerhapsRemoved(fence) = branches.output(slot, &manifest) {
                 return Err(RecoveryError::Abandoned { wanted, fence });
             }
             (Some((slot, manifest)), None)
@@ -198,18 +200,18 @@ pub fn recover(start: &Start<'_>, records: &[(Slot, Record)]) -> Result<Recovery
     };
     let generation = Generation(records.iter().map(|(_, r)| r.generation().0).max().unwrap_or(0) + 1);
     let slot = records.last().map_or(log::FIRST, |(slot, _)| slot.next());
-    let next_checkpoint = next_checkpoint(records)?;
-    let fence = Fence {
-        format: record::FORMAT,
+    let mut fence = Fence {
+        format: record::FENCE_FORMAT,
         job: start.job.to_owned(),
         lineage: lineage.clone(),
         generation,
         next_checkpoint,
         restored,
-        turn: turns.then(|| branches::turn(&living)),
+        turns: Vec::new(),
         holder: start.holder.to_owned(),
         at_ms: start.at_ms,
     };
+    fence.turns = branches.turns(turns.then_some(&fence), slot);
     let mut log: Vec<Entry> = records.iter().map(|(slot, record)| Entry::of(*slot, record)).collect();
     log.push(Entry::fence(slot, &fence));
     Ok(Recovery {

@@ -1,8 +1,8 @@
 //! What may be deleted: old records of the log, and files that no remaining record refers to.
 //!
 //! Promises never to name the newest record, a savepoint, a checkpoint whose prepared output is not yet
-//! confirmed, the newest fence, what that fence restored while nothing has been decided since, or a fence that
-//! left a branch behind while a checkpoint before it remains (see `branches`). Does not know who else reads: a start that names an old checkpoint beside a living generation can find its
+//! confirmed, the newest fence, or what that fence restored while nothing has been decided since. Does
+//! not know who else reads: a start that names an old checkpoint beside a living generation can find its
 //! files gone, and fails loudly.
 //!
 //! Deleting slots is what makes [`crate::log::confirm`] necessary. Whoever deletes takes slots first,
@@ -13,7 +13,7 @@ use crate::manifest::{Kind, Manifest};
 use crate::record::{Fence, Record};
 use std::collections::BTreeSet;
 
-/// Newest fences that are never deleted, though hardly more than the last one is needed: a zombie coordinator's next
+/// Newest fences that are never deleted, though only the last one is needed: a zombie coordinator's next
 /// slot is that of the fence which replaced it, and cannot be created while that fence is there.
 pub const KEPT_FENCES: usize = 32;
 
@@ -46,8 +46,6 @@ pub enum What {
     Fence {
         /// Slot of the checkpoint that it restored.
         restored: Option<Slot>,
-        /// It left a branch of history behind.
-        turns: bool,
     },
     /// A checkpoint.
     Checkpoint {
@@ -75,7 +73,7 @@ impl Entry {
     /// The entry of a fence.
     #[must_use]
     pub fn fence(slot: Slot, fence: &Fence) -> Self {
-        Self { slot, what: What::Fence { restored: fence.restored, turns: fence.turn.is_some() } }
+        Self { slot, what: What::Fence { restored: fence.restored } }
     }
 
     /// The entry of a checkpoint.
@@ -111,23 +109,13 @@ impl Expiry {
 /// Fences that nobody needs, oldest first, now that the last of `log` is a fence that holds.
 #[must_use]
 pub fn surplus_fences(log: &[Entry]) -> Vec<Slot> {
-    let fences: Vec<&Entry> = log.iter().filter(|entry| matches!(entry.what, What::Fence { .. })).collect();
+    let fences: Vec<Slot> =
+        log.iter().filter(|entry| matches!(entry.what, What::Fence { .. })).map(|entry| entry.slot).collect();
     // The one before the newest checkpoint says whose that is.
     let newest = log.iter().rposition(|entry| matches!(entry.what, What::Checkpoint { .. }));
     let decider = log[..newest.unwrap_or(0)].iter().rev().find(|e| matches!(e.what, What::Fence { .. }));
     let surplus = fences.len().saturating_sub(KEPT_FENCES);
-    let oldest = oldest_checkpoint(log);
-    let is_needed = |entry: &&Entry| is_turn(entry, oldest) || decider.is_some_and(|d| d.slot == entry.slot);
-    fences[..surplus].iter().copied().filter(|entry| !is_needed(entry)).map(|entry| entry.slot).collect()
-}
-
-fn oldest_checkpoint(log: &[Entry]) -> Option<Slot> {
-    log.iter().find(|entry| matches!(entry.what, What::Checkpoint { .. })).map(|entry| entry.slot)
-}
-
-/// Whether this is a fence that left a branch behind on which there may be a checkpoint still.
-fn is_turn(entry: &Entry, oldest: Option<Slot>) -> bool {
-    matches!(entry.what, What::Fence { turns: true, .. }) && oldest.is_some_and(|oldest| oldest < entry.slot)
+    fences[..surplus].iter().filter(|slot| decider.is_none_or(|d| d.slot != **slot)).copied().collect()
 }
 
 /// Decides what may go, now that the last of `log` (oldest first) has been decided.
@@ -144,17 +132,16 @@ pub fn expire(
 ) -> Expiry {
     let (mut any, mut periodic, mut fences) = (false, 0, 0);
     let mut needed = None;
-    let oldest = oldest_checkpoint(log);
     let mut kept_files: BTreeSet<&String> = in_use.iter().collect();
     let mut gone: Vec<&Entry> = Vec::new();
     for entry in log.iter().rev() {
         let keep = match &entry.what {
-            What::Fence { restored, .. } => {
+            What::Fence { restored } => {
                 fences += 1;
                 if fences == 1 && !any {
                     needed = *restored;
                 }
-                fences <= KEPT_FENCES || is_turn(entry, oldest)
+                fences <= KEPT_FENCES
             }
             What::Checkpoint { savepoint, pending, .. } => {
                 let newest = !std::mem::replace(&mut any, true);

@@ -1,5 +1,4 @@
 use super::*;
-use crate::record::Turn;
 use crate::testing::{fence, manifest, with_files};
 
 fn none<T: Ord>() -> BTreeSet<T> {
@@ -89,21 +88,6 @@ fn only_fences_far_in_the_past_go() {
     let mut log: Vec<Entry> = (1..=kept + 3).map(|n| opened(n, n, None)).collect();
     log.push(taken(kept + 4, 1, &[]));
     assert_eq!(slots(&expire(&log, 1, &none(), &none())), [1, 2, 3]);
-}
-
-#[test]
-fn a_fence_that_left_a_branch_behind_stays_as_long_as_a_checkpoint_before_it() {
-    let kept = KEPT_FENCES as u64;
-    let turned = Entry::fence(Slot(4), &Fence { turn: Some(Turn::default()), ..fence(2, 1, Some(2)) });
-    let mut log =
-        vec![opened(1, 1, None), taken(2, 1, &[]), savepoint(3, 2, &["s"]), turned, opened(5, 3, Some(2))];
-    log.push(taken(6, 3, &[]));
-    log.extend((7..7 + kept).map(|n| opened(n, n, Some(6))));
-    assert_eq!(surplus_fences(&log).iter().map(|slot| slot.0).collect::<Vec<_>>(), [1]);
-    log.push(taken(7 + kept, 4, &[]));
-    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [1, 2, 5, 6]);
-    log.retain(|entry| entry.slot > Slot(3));
-    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [4, 5, 6]);
 }
 
 #[test]

@@ -61,13 +61,13 @@ pub(crate) fn committable(checkpoint: u32, instance: u32, generation: u64) -> Co
 
 pub(crate) fn fence(generation: u64, next_checkpoint: u32, restored: Option<u64>) -> Fence {
     Fence {
-        format: record::FORMAT,
+        format: record::FENCE_FORMAT,
         job: "job".into(),
         lineage: "one".into(),
         generation: Generation(generation),
         next_checkpoint: CheckpointId(next_checkpoint),
         restored: restored.map(Slot),
-        turn: None,
+        turns: Vec::new(),
         holder: "host/1".into(),
         at_ms: 1,
     }

@@ -68,7 +68,13 @@ fn records() -> Vec<Record> {
         generation: Generation(3),
         next_checkpoint: CheckpointId(7),
         restored: Some(Slot(4)),
-        turn: Some(Turn { published: vec![Slot(2)] }),
+        turns: vec![Turn {
+            fence: Slot(3),
+            restored: Some(Slot(1)),
+            lineage: "one".into(),
+            next_checkpoint: CheckpointId(2),
+            published: vec![Slot(2)],
+        }],
         holder: "process 1 on host".into(),
         at_ms: 1,
     };

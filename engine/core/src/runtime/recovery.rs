@@ -88,6 +88,7 @@ pub(crate) fn take_over(
         if log.claim(recovery.slot, &Record::Fence(recovery.fence.clone()))? {
             return Ok(recovery);
         }
+        refusal = None;
         tracing::warn!(slot = %recovery.slot, "another process starts this job too; looking again");
     }
     let contended =

@@ -25,6 +25,7 @@ use std::fs::DirEntry;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Longer than any process lives: a hundred years.
@@ -340,11 +341,16 @@ fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
     Ok(())
 }
 
-/// Looks for new splits until the job is over. What looking again cannot change ends the job.
+/// Looks for new splits until the job ends. What looking again cannot change ends it.
 async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>) {
-    while !shared.is_stopping() {
+    let is_ending = || shared.is_stopping() || shared.quiet.load(SeqCst) || shared.draining.load(SeqCst);
+    loop {
         tokio::time::sleep(every).await;
-        match source.list().await {
+        let listed = source.list().await;
+        if is_ending() {
+            return;
+        }
+        match listed {
             Ok(found) => {
                 let new = shared.splits[&source.name].discovered(found);
                 if new > 0 {

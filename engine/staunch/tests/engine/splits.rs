@@ -3,8 +3,10 @@
 use crate::harness::{eventually, metric, place};
 use crate::topic::Topic;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
-use staunch::memory::{collect, collection};
+use staunch::memory::{Collected, collect, collection};
 use staunch::prelude::*;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::task::Context;
@@ -182,17 +184,13 @@ fn a_rate_limits_what_an_instance_reads() {
     assert!((Duration::from_millis(250)..Duration::from_secs(15)).contains(&took), "it took {took:?}");
 }
 
-/// Each worker builds a source of its own, and one more lists the directory.
-#[test]
-fn a_followed_file_that_is_renamed_while_its_reader_is_behind_ends_the_job_before_it_is_read_twice() {
-    let folder = tempfile::tempdir().unwrap();
-    let logs = folder.path().to_owned();
-    let line = |n: usize| format!("{n:099}\n");
-    std::fs::write(logs.join("a.log"), (0..200_000).map(line).collect::<String>()).unwrap();
-    let (mut place, output) = (place().workers(2).every_ms(5), collect::<u64>());
-    place.config.inflight_bytes = 20_000;
-    let (sink, input) = (output.clone(), logs.clone());
-    let running = place.start(move |job| {
+/// Counts lines that it reads slowly, so that the reader of a file is far ahead of what is published.
+fn slow_lines(
+    input: &Path,
+    output: &Collected<u64>,
+) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + use<> {
+    let (input, sink) = (input.to_owned(), output.clone());
+    move |job| {
         let lines = job.source("lines", staunch::file::lines(&input).follow(true));
         let numbers = lines.map(|line| line.parse::<u64>().unwrap_or(u64::MAX)).inspect(|n| {
             if n % 10 == 0 {
@@ -201,9 +199,24 @@ fn a_followed_file_that_is_renamed_while_its_reader_is_behind_ends_the_job_befor
         });
         numbers.sink("output", sink.clone());
         Ok(())
-    });
+    }
+}
+
+fn lines(numbers: Range<u64>) -> String {
+    numbers.map(|n| format!("{n:099}\n")).collect()
+}
+
+/// Each worker builds a source of its own, and one more lists the directory.
+#[test]
+fn a_followed_file_that_is_renamed_while_its_reader_is_behind_ends_the_job_before_it_is_read_twice() {
+    const LINES: u64 = 200_000;
+    let logs = tempfile::tempdir().unwrap();
+    std::fs::write(logs.path().join("a.log"), lines(0..LINES)).unwrap();
+    let (mut place, output) = (place().workers(2).every_ms(5), collect::<u64>());
+    place.config.inflight_bytes = 20_000;
+    let running = place.start(slow_lines(logs.path(), &output));
     eventually("the first output", || !output.committed().is_empty());
-    std::fs::rename(logs.join("a.log"), logs.join("b.log")).unwrap();
+    std::fs::rename(logs.path().join("a.log"), logs.path().join("b.log")).unwrap();
     let error = running.wait().unwrap_err().to_string();
     assert!(error.contains("read as a.log") && error.contains("must keep its name"), "{error}");
     let mut found = output.committed();
@@ -211,5 +224,25 @@ fn a_followed_file_that_is_renamed_while_its_reader_is_behind_ends_the_job_befor
     found.sort_unstable();
     found.dedup();
     assert_eq!(found.len(), all, "records were read twice");
-    assert!(all < 200_000, "the reader was not behind");
+    assert!((all as u64) < LINES, "the reader was not behind");
+}
+
+#[test]
+fn a_followed_file_or_directory_that_is_removed_while_its_reader_is_behind_is_read_to_its_end() {
+    const LINES: u64 = 20_000;
+    for whole_directory in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = folder.path().join("logs");
+        std::fs::create_dir(&logs).unwrap();
+        std::fs::write(logs.join("a.log"), lines(0..LINES)).unwrap();
+        let input = if whole_directory { logs.clone() } else { logs.join("a.log") };
+        let (mut place, output) = (place().workers(2).every_ms(5), collect::<u64>());
+        place.config.inflight_bytes = 20_000;
+        let running = place.start(slow_lines(&input, &output));
+        eventually("the first output", || !output.committed().is_empty());
+        assert!((output.committed().len() as u64) < LINES / 2, "the reader is not behind");
+        std::fs::remove_dir_all(&logs).unwrap();
+        eventually("all lines are published", || output.committed().len() as u64 == LINES);
+        assert_eq!(running.stop(), Outcome::Stopped);
+    }
 }

@@ -239,13 +239,9 @@ impl Soak<'_> {
             Deed::Kill | Deed::KillInRecovery => {}
             Deed::DoubleStart => {
                 let mut second = self.start(victim, step.other_workers)?;
-                let status = wait(&mut second, END).map_err(|why| stuck(&why, victim, life + 1))?;
-                let first = child.try_wait().map_err(Failure::trouble)?;
-                // Once the first one is done, the second one may find that there is nothing to do.
-                let refused = !status.success() && victim.log(life + 1).contains(REFUSED);
-                let all_done = status.success() && first.is_some_and(|first| first.success());
-                if !refused && !all_done {
-                    return Err(wrong("a second copy was not refused", victim, life + 1));
+                if one_is_refused(&mut child, &mut second, victim, life)? {
+                    child = second;
+                    life += 1;
                 }
             }
             Deed::TakeOver | Deed::Zombie => {
@@ -352,6 +348,40 @@ impl Soak<'_> {
 fn in_doubt(log: &str) -> u64 {
     let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok();
     log.split(IN_DOUBT).skip(1).filter_map(number).sum()
+}
+
+/// Waits until one of two copies is refused, or both are done. True if the second one is left: the first one may not
+/// have come as far as the lock when the second one was started.
+fn one_is_refused(
+    first: &mut Child,
+    second: &mut Child,
+    victim: &Victim,
+    life: u32,
+) -> Result<bool, Failure> {
+    let began = Instant::now();
+    let is_refused = |status: ExitStatus, life| !status.success() && victim.log(life).contains(REFUSED);
+    loop {
+        let ended = second.try_wait().map_err(Failure::trouble)?;
+        // Asked after the second one: a first one that was done before it is seen to be.
+        let first = first.try_wait().map_err(Failure::trouble)?;
+        let first_is_refused = first.is_some_and(|status| is_refused(status, life));
+        match ended {
+            Some(status) if is_refused(status, life + 1) => return Ok(false),
+            // Once the first one is done, or has gone, the second one may find that there is nothing to do.
+            Some(status) if status.success() => {
+                let is_right = first_is_refused || first.is_some_and(|first| first.success());
+                return if is_right {
+                    Ok(true)
+                } else {
+                    Err(wrong("a second copy was not refused", victim, life + 1))
+                };
+            }
+            Some(status) => return Err(failed(status, victim, life + 1)),
+            None if first_is_refused => return Ok(true),
+            None if began.elapsed() > END => return Err(stuck("no copy is refused", victim, life + 1)),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 fn failed(status: ExitStatus, victim: &Victim, life: u32) -> Failure {
