@@ -114,7 +114,7 @@ fn turns(living: &[&(Slot, Record)]) -> Vec<Turn> {
             Record::Checkpoint(_) => None,
         })
     };
-    match fences().last() {
+    match fences().next_back() {
         None => Vec::new(),
         Some((_, newest)) if newest.format >= KNOWS_TURNS => newest.turns.clone(),
         Some(_) => fences().filter(|(slot, fence)| leaves_behind(*slot, fence, living)).map(unsaid).collect(),
