@@ -45,9 +45,9 @@ impl<F> Files<F> {
         self
     }
 
-    /// Longest record with its line end, 16 MiB by default; a reader may hold three times as much. A longer one is bad input; of a longer CSV record over
-    /// several lines only the first line is, and reading goes on at the second, because most such
-    /// records are a quote too many.
+    /// Longest record with its line end, 16 MiB by default; a reader may hold three times as much. A longer
+    /// one is bad input; of a longer CSV record over several lines only the first line is, and reading goes
+    /// on at the second, because most such records are a quote too many.
     #[must_use]
     pub fn max_line_bytes(mut self, bytes: usize) -> Self {
         self.max_line_bytes = bytes.max(1);

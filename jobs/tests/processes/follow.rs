@@ -57,7 +57,8 @@ fn an_idle_job_uses_less_than_a_hundredth_of_a_core() {
     case.wait_for_lines(&running, 3);
     std::thread::sleep(Duration::from_millis(500));
     // Some virtual machines take a millisecond to wake a thread and to find its memory again. What that costs here
-    // is measured beside it: where waking alone takes half of the hundredth, the job may use twice of that.
+    // is measured beside it: where waking alone takes half of the hundredth, the job may use twice of that, and
+    // never a hundredth more than it.
     let bare = std::thread::spawn(cost_of_waking);
     let (before, woken, began) = (processor_time(running.id()), wakes(running.id()), Instant::now());
     std::thread::sleep(IDLE);
@@ -71,7 +72,7 @@ fn an_idle_job_uses_less_than_a_hundredth_of_a_core() {
         waking * 100.0
     );
     measured(&all);
-    assert!(woken < 200.0 && (used < 0.01 || used < 2.0 * waking), "{all}");
+    assert!(woken < 200.0 && (used < 0.01 || used < waking + waking.min(0.01)), "{all}");
     signal(&running, libc::SIGTERM);
     assert_eq!(ended(&mut running).code, Some(0));
 }
