@@ -1,4 +1,4 @@
-//! What can be asked of a running job from outside.
+//! What can be asked of a running job from outside, and how it ended.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -40,4 +40,15 @@ impl Controls {
     pub(crate) fn requests(&self) -> &Receiver<Request> {
         &self.receiver
     }
+}
+
+/// How a run ended well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// All input is processed and all output committed; the job is complete.
+    Finished,
+    /// Stopped on request with everything committed; the next run continues.
+    Stopped,
+    /// There was nothing to do: an earlier run has completed the job.
+    AlreadyFinished,
 }

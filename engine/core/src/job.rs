@@ -109,7 +109,10 @@ impl<'s> Job<'s> {
     }
 
     pub(crate) fn add(&self, what: What, inputs: Vec<NodeId>, event_time: bool) -> NodeId {
-        self.graph.borrow_mut().plan.add(what, inputs, event_time)
+        let plan = &mut self.graph.borrow_mut().plan;
+        let id = plan.add(what, inputs, event_time);
+        self.site.note(plan, &plan.nodes[id]);
+        id
     }
 
     /// Notes that something is wrong with the graph; the first one is reported.

@@ -28,11 +28,12 @@ pub mod stream;
 pub mod time;
 
 pub use config::{Guarantee, RunConfig, StartFrom};
+pub use control::Outcome;
 pub use control::{Controls, Request};
 pub use error::{Error, Result};
 pub use job::Job;
 pub use metrics::Metrics;
-pub use run::{Outcome, plan, run};
+pub use run::{plan, run};
 pub use source_ext::SourceExt;
 pub use staunch_checkpoint::{CheckpointId, Committable, Generation};
 pub use staunch_crash as crash;

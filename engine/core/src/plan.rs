@@ -10,14 +10,14 @@ use std::fmt::Write;
 pub type NodeId = usize;
 
 /// The graph of a job.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Plan {
     /// Steps in the order in which the program named them.
     pub nodes: Vec<Node>,
 }
 
 /// One step.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Node {
     /// Its number.
     pub id: NodeId,
@@ -76,7 +76,7 @@ impl Node {
         }
     }
 
-    fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match &self.what {
             What::Source { name } => format!("source `{name}`"),
             What::Stateless { verb } => (*verb).to_owned(),

@@ -1,23 +1,12 @@
 //! Running a job in this process: plan, recover, run, end.
 
 use crate::config::RunConfig;
-use crate::control::Controls;
+use crate::control::{Controls, Outcome};
 use crate::error::Result;
 use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::runtime;
-
-/// How a run ended well.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// All input is processed and all output committed; the job is complete.
-    Finished,
-    /// Stopped on request with everything committed; the next run continues.
-    Stopped,
-    /// There was nothing to do: an earlier run has completed the job.
-    AlreadyFinished,
-}
+use crate::runtime::{self, Site};
 
 /// The plan of a job, checked; nothing is opened or run.
 ///
@@ -27,7 +16,7 @@ pub fn plan<B>(build: B) -> Result<Plan>
 where
     B: for<'s> Fn(&Job<'s>) -> Result<()>,
 {
-    runtime::plan(&build).map(|(plan, _)| plan)
+    runtime::plan(&graph(build)).map(|(plan, _)| plan)
 }
 
 /// Runs a job until it is complete, stopped or failed. It continues from its last checkpoint if it has
@@ -40,5 +29,17 @@ pub fn run<B>(build: B, config: RunConfig, controls: Controls, metrics: Metrics)
 where
     B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
 {
-    runtime::run(build, config, controls, metrics)
+    runtime::run(graph(build), config, controls, metrics)
+}
+
+/// The job's program as what the runtime knows: a function that builds a graph and says what it is.
+pub(crate) fn graph<B>(build: B) -> impl for<'s> Fn(Site<'s>) -> Result<Plan>
+where
+    B: for<'s> Fn(&Job<'s>) -> Result<()>,
+{
+    move |site: Site<'_>| {
+        let job = Job::new(site);
+        build(&job)?;
+        job.finish()
+    }
 }

@@ -9,3 +9,20 @@
 //! `staunch-testing`; this module only hands out the strings.
 
 pub use crate::runtime::simulated::{Actor, Died, Process, Setup, Started};
+
+use crate::error::Result;
+use crate::job::Job;
+
+impl Process {
+    /// Starts a job: takes it over, publishes what is due, and opens its graph. All of it happens before
+    /// this returns.
+    ///
+    /// # Errors
+    /// As [`run`](crate::run::run).
+    pub fn start<B>(build: B, setup: Setup) -> Result<Started>
+    where
+        B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+    {
+        Self::start_graph(crate::run::graph(build), setup)
+    }
+}

@@ -1,77 +1,56 @@
 //! The runtime: the only place that knows the dataflow library underneath.
 //!
-//! Reading order: [`tick`] (time), [`alignment`] (barriers), [`source_step`], [`stateful`],
-//! [`sink_step`] (the drivers of the three kinds of steps), [`coordinator`] (carrying out the
-//! protocol), [`start`] and [`generation`] (one life of a job, from recovery to its end).
+//! | room | what is in it |
+//! |---|---|
+//! | [`process`] | what all threads of a process share: clocks, I/O, failure |
+//! | [`steps`] | sources, transformations, stateful steps and sinks as operators of the dataflow |
+//! | [`control`] | what is one for the whole job: the protocol carried out, the log, committing, handing out splits |
+//! | [`life`] | from taking the job over to cleaning up after it |
+//! | `simulated` | the same process, moved by hand; tests only |
 //!
-//! Threads of one generation: a worker for each `workers`; the coordinator; the clock; a persister for
-//! each stateful step and worker; I/O threads for connectors and committers.
+//! It does not know [`Job`](crate::Job) or [`Stream`](crate::Stream): whoever runs a job gives it a function that
+//! builds the graph at a [`Site`] and returns the plan of what it has built.
 
-mod alignment;
-#[cfg(feature = "simulation")]
-mod baton;
-mod clock;
-mod committing;
-mod container;
-mod coordinator;
-mod generation;
-mod io;
-mod log;
-mod marks;
-mod planted;
-mod recovery;
-mod routing;
-mod shared;
+mod control;
+mod life;
+mod process;
 #[cfg(feature = "simulation")]
 pub(crate) mod simulated;
-mod sink_step;
-mod source_step;
-mod split;
-mod splits;
-mod start;
-mod stateful;
-mod tick;
-mod transform;
-mod wall;
-mod worker;
+mod steps;
 
-pub(crate) use generation::run;
-pub(crate) use io::blocking;
-pub(crate) use marks::Marks;
-pub(crate) use routing::keyed;
-pub(crate) use sink_step::sink;
-pub(crate) use source_step::{SourceFlows, source};
-pub(crate) use stateful::stateful;
-pub(crate) use transform::{Emitter, each_batch, union};
-pub(crate) use worker::Site;
+pub(crate) use life::run::run;
+pub(crate) use life::worker::Site;
+pub(crate) use process::io::blocking;
+pub(crate) use steps::marks::Marks;
+pub(crate) use steps::routing::keyed;
+pub(crate) use steps::sink::sink;
+pub(crate) use steps::source::{SourceFlows, source};
+pub(crate) use steps::stateful::stateful;
+pub(crate) use steps::transform::{Emitter, each_batch, union};
 
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::job::Job;
 use crate::plan::Plan;
+use life::worker::Registry;
+use process::tick::Tick;
 use std::cell::RefCell;
 use std::rc::Rc;
 use timely::communication::Allocator;
 use timely::communication::allocator::thread::Thread;
 use timely::worker::{Config, Worker};
-use worker::Registry;
 
 /// A stream of batches in the dataflow.
-pub(crate) type Flow<'s, T> = timely::dataflow::Stream<'s, tick::Tick, Batch<T>>;
+pub(crate) type Flow<'s, T> = timely::dataflow::Stream<'s, Tick, Batch<T>>;
 
 /// Builds the graph on a worker that is never run: what a plan is made of.
 pub(crate) fn plan<B>(build: &B) -> Result<(Plan, Registry)>
 where
-    B: for<'s> Fn(&Job<'s>) -> Result<()>,
+    B: for<'s> Fn(Site<'s>) -> Result<Plan>,
 {
     let mut worker =
         Worker::new(Config::default(), Allocator::Thread(Thread::default()), Some(std::time::Instant::now()));
     let registry: Rc<RefCell<Registry>> = Rc::default();
-    let plan = worker.dataflow::<tick::Tick, _, _>(|scope| {
-        let site = Site { scope, live: None, registry: Rc::clone(&registry) };
-        let job = Job::new(site);
-        build(&job)?;
-        job.finish()
-    })?;
+    let plan = worker
+        .dataflow::<Tick, _, _>(|scope| build(Site { scope, live: None, registry: Rc::clone(&registry) }))?;
     Ok((plan, registry.take()))
 }

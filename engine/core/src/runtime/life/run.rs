@@ -1,17 +1,17 @@
 //! One life of a job in this process: its threads, from the first to the last.
 
-use super::coordinator::Driver;
-use super::io::Io;
-use super::recovery::Identity;
-use super::shared::{Message, Shared, panic_text};
 use super::start::{Ground, Ready, begin};
-use super::worker::{Turns, start_worker};
+use super::takeover::Identity;
+use super::worker::{Site, Turns, start_worker};
 use crate::config::RunConfig;
 use crate::control::Controls;
+use crate::control::Outcome;
 use crate::error::{Error, Result};
-use crate::job::Job;
 use crate::metrics::Metrics;
-use crate::run::Outcome;
+use crate::plan::Plan;
+use crate::runtime::control::coordinator::Driver;
+use crate::runtime::process::io::Io;
+use crate::runtime::process::shared::{Message, Shared, panic_text};
 use staunch_state::Directory;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -31,10 +31,10 @@ const IO_SHUTDOWN: Duration = Duration::from_secs(2);
 /// See [`crate::run::run`].
 pub(crate) fn run<B>(build: B, config: RunConfig, controls: Controls, metrics: Metrics) -> Result<Outcome>
 where
-    B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+    B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
 {
     crate::plan::check_name(&config.job)?;
-    let (_, registry) = super::plan(&build)?;
+    let (plan, registry) = crate::runtime::plan(&build)?;
     let directory = Directory::open(&config.checkpoints)?;
     // Held until the end: a second copy of the job is refused while this one lives.
     let _lock = directory.try_lock()?;
@@ -49,7 +49,7 @@ where
         io: Io::new(io.handle().clone()),
         identity: Identity::of_process(),
     };
-    let result = match begin(ground, registry, config, controls, &metrics) {
+    let result = match begin(ground, plan, registry, config, controls, &metrics) {
         Ok(Some(ready)) => live(build, ready),
         Ok(None) => Ok(Outcome::AlreadyFinished),
         Err(error) => Err(error),
@@ -60,7 +60,7 @@ where
 
 fn live<B>(build: B, ready: Ready) -> Result<Outcome>
 where
-    B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+    B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
 {
     let shared = Arc::clone(&ready.shared);
     let clock = std::thread::Builder::new().name("staunch-clock".into()).spawn({
@@ -92,7 +92,7 @@ pub(crate) fn start_workers<B>(
     pace: impl Fn(&mut Worker, &mut Turns, &Shared) + Send + Sync + 'static,
 ) -> Result<WorkerGuards<()>>
 where
-    B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+    B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
 {
     let (shared, sender, began) = (Arc::clone(&ready.shared), ready.sender.clone(), ready.began);
     let workers = shared.config.workers;

@@ -1,11 +1,11 @@
 //! Where a graph is being built: on a live worker, or only to check the plan. And what a live one does.
 
-use super::committing::CommitterFactory;
-use super::shared::Shared;
-use super::splits::Enumerator;
-use super::tick::{Tick, tick};
-use crate::error::Result;
-use crate::job::Job;
+use crate::error::{Error, Result};
+use crate::plan::{Node, NodeId, Plan};
+use crate::runtime::control::committing::CommitterFactory;
+use crate::runtime::control::splits::Enumerator;
+use crate::runtime::process::shared::Shared;
+use crate::runtime::process::tick::{Tick, tick};
 use staunch_state::{Assignment, Groups};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -46,6 +46,17 @@ pub(crate) struct WorkerContext {
 }
 
 impl Site<'_> {
+    /// Takes note of a node before its operators are made. If the program builds another graph here than the one that
+    /// was checked, the job fails at once: what comes next could meet channels of other types on other workers, and
+    /// their panics would hide the reason.
+    pub(crate) fn note(&self, plan: &Plan, node: &Node) {
+        if let Some(worker) = &self.live
+            && let Err(error) = check_built(&worker.shared.plan, plan, node.id, worker.index)
+        {
+            worker.shared.fail(error);
+        }
+    }
+
     pub(crate) fn routing(&self) -> (Arc<Assignment>, Groups) {
         match &self.live {
             Some(worker) => (Arc::clone(&worker.shared.assignment), worker.shared.groups),
@@ -64,7 +75,7 @@ impl Site<'_> {
 /// wait for its end.
 pub(crate) fn start_worker<B>(build: &B, worker: &mut Worker, shared: &Arc<Shared>) -> Turns
 where
-    B: for<'s> Fn(&Job<'s>) -> Result<()>,
+    B: for<'s> Fn(Site<'s>) -> Result<Plan>,
 {
     shared.clock.register_worker();
     crate::crash::this_thread_is_worker(worker.index() as u32);
@@ -76,13 +87,27 @@ where
         sources: RefCell::default(),
     });
     let built = worker.dataflow::<Tick, _, _>(|scope| {
-        let site = Site { scope, live: Some(Rc::clone(&context)), registry: Rc::default() };
-        let job = Job::new(site);
-        build(&job)?;
-        job.finish()
+        build(Site { scope, live: Some(Rc::clone(&context)), registry: Rc::default() })
     });
+    let built = built.and_then(|plan| check_built(&shared.plan, &plan, plan.nodes.len(), worker.index()));
     let is_built = built.map_err(|error| shared.fail(error)).is_ok();
     Turns { context, is_built, seen: tick(0, 0), decided: 0 }
+}
+
+/// Whether what a worker has built so far, up to the node `at`, is the graph that was checked.
+fn check_built(checked: &Plan, built: &Plan, at: NodeId, worker: usize) -> Result<()> {
+    let (one, other) = (checked.nodes.get(at), built.nodes.get(at));
+    if one == other {
+        return Ok(());
+    }
+    let said = |node: Option<&Node>| node.map_or_else(|| "nothing".to_owned(), Node::label);
+    Err(Error::job(format!(
+        "the program builds another graph on worker {worker} than when it was checked: step #{at} was {}, and is {}. It \
+         must build the same graph every time; iterate a Vec or a BTreeMap while building, not a HashMap, and decide \
+         by arguments, not by time or chance",
+        said(one),
+        said(other)
+    )))
 }
 
 /// What a worker looks after between two turns of its dataflow.

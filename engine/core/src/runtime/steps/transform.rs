@@ -1,7 +1,7 @@
 //! Stateless steps and joins of streams: no state, no capability held, no cost at a barrier.
 
-use super::Flow;
 use crate::batch::{BATCH_RECORDS, Batch};
+use crate::runtime::Flow;
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;

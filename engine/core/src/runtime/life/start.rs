@@ -1,19 +1,20 @@
 //! How a generation begins: the job is taken over, what its checkpoint lists is published, its splits
 //! are found. After this the workers may start.
 
-use super::committing::CommitTask;
-use super::coordinator::Driver;
-use super::io::Io;
-use super::log::Log;
-use super::recovery::{self, Identity};
-use super::shared::{Message, Shared, SharedParts, caught};
-use super::splits::{Enumerator, SplitHub};
+use super::takeover::{self, Identity};
 use super::worker::Registry;
 use crate::config::RunConfig;
 use crate::control::Controls;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::runtime::control::committing::CommitTask;
+use crate::runtime::control::coordinator::Driver;
+use crate::runtime::control::log::Log;
+use crate::runtime::control::splits::{Enumerator, SplitHub};
+use crate::runtime::process::io::Io;
+use crate::runtime::process::shared::{Message, Shared, SharedParts, caught};
 use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
 use staunch_checkpoint::coordinator::{Coordinator, Setup};
@@ -81,6 +82,7 @@ impl End {
 /// Takes the job over and makes everything ready; `None` if the job is complete already.
 pub(crate) fn begin(
     ground: Ground,
+    plan: Plan,
     registry: Registry,
     mut config: RunConfig,
     controls: Controls,
@@ -104,7 +106,7 @@ pub(crate) fn begin(
     metrics.restarts.inc_by(recovery.generation.0.saturating_sub(1) as f64);
 
     let (sender, messages) = unbounded();
-    let shared = share(ground, &registry, &recovery, config, metrics, sender.clone());
+    let shared = share(ground, plan, &registry, &recovery, config, metrics, sender.clone());
     let committers = open_committers(&shared, &registry)?;
     let finished = recovery.already_finished;
     let protocol = Coordinator::new(setup(&shared, &registry, recovery));
@@ -127,8 +129,10 @@ pub(crate) fn begin(
     Ok(Some(Ready { shared, driver, sender, began, log, spill_dir }))
 }
 
+#[allow(clippy::too_many_arguments)]
 fn share(
     ground: Ground,
+    plan: Plan,
     registry: &Registry,
     recovery: &Recovery,
     config: RunConfig,
@@ -157,6 +161,7 @@ fn share(
         spill_dir: own_work(&config, recovery.generation),
         stateful_steps: registry.states.len(),
         splits,
+        plan,
         config,
     }))
 }

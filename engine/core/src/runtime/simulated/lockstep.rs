@@ -1,17 +1,17 @@
-//! Lets one thread out of several run at a time: whoever holds the baton.
+//! Lets one thread out of several run at a time: the one whose turn it is.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
-/// The baton of a controller and its workers.
-pub(crate) struct Baton {
+/// Whose turn it is: the controller's, or one of its workers'.
+pub(crate) struct Lockstep {
     /// 0: the controller; n + 1: worker n.
     holder: AtomicUsize,
     /// Nobody waits any more.
     dismissed: AtomicBool,
-    /// The thread that gave the baton last, or made it.
+    /// The thread that gave the last turn to a worker, or made this.
     controller: Mutex<Thread>,
     workers: Vec<Runner>,
 }
@@ -22,14 +22,14 @@ struct Runner {
     gone: AtomicBool,
 }
 
-/// Gives the baton back when its thread ends, however that comes about.
-struct Membership(Arc<Baton>, usize);
+/// Gives its turn back when its thread ends, however that comes about.
+struct Membership(Arc<Lockstep>, usize);
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let Self(baton, worker) = self;
-        baton.workers[*worker].gone.store(true, SeqCst);
-        baton.pass(*worker);
+        let Self(lockstep, worker) = self;
+        lockstep.workers[*worker].gone.store(true, SeqCst);
+        lockstep.pass(*worker);
     }
 }
 
@@ -37,8 +37,8 @@ thread_local! {
     static MEMBERSHIP: RefCell<Option<Membership>> = const { RefCell::new(None) };
 }
 
-impl Baton {
-    /// The calling thread is the controller, for now, and holds the baton.
+impl Lockstep {
+    /// The calling thread is the controller for now, and it is its turn.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             holder: AtomicUsize::new(0),
@@ -52,7 +52,7 @@ impl Baton {
         self.controller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The calling thread is this worker from now on; waits for the baton.
+    /// The calling thread is this worker from now on; waits for its turn.
     pub(crate) fn join(self: &Arc<Self>, worker: usize) {
         MEMBERSHIP.set(Some(Membership(Arc::clone(self), worker)));
         let _ = self.workers[worker].thread.set(std::thread::current());
@@ -60,7 +60,7 @@ impl Baton {
         self.wait(worker);
     }
 
-    /// Passes the baton to the controller and waits until it is back; false if all are to leave.
+    /// Gives the turn to the controller and waits for the next one; false if all are to leave.
     pub(crate) fn pass_and_wait(&self, worker: usize) -> bool {
         self.pass(worker);
         self.wait(worker)
@@ -84,8 +84,8 @@ impl Baton {
         }
     }
 
-    /// Called by the controller, which is the calling thread from now on: lets a worker run until it passes
-    /// the baton or ends.
+    /// Called by the controller, which is the calling thread from now on: lets a worker run until it gives
+    /// its turn back or ends.
     pub(crate) fn give(&self, worker: usize) {
         *self.controller() = std::thread::current();
         let runner = &self.workers[worker];

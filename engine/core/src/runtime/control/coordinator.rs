@@ -5,12 +5,12 @@
 
 use super::log::Log;
 use super::planted;
-use super::shared::{Message, Shared};
-use super::wall;
+use crate::control::Outcome;
 use crate::control::{Controls, Request};
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::run::Outcome;
+use crate::runtime::process::shared::{Message, Shared};
+use crate::runtime::process::wall_clock;
 use crossbeam_channel::{Receiver, select};
 use staunch_checkpoint::coordinator::Coordinator;
 use staunch_checkpoint::{
@@ -84,7 +84,7 @@ impl Driver {
         committers: HashMap<String, UnboundedSender<Vec<Committable>>>,
         open_inputs: usize,
     ) -> Self {
-        let now = wall::now();
+        let now = wall_clock::now();
         let state = State {
             started: None,
             due: None,
@@ -128,7 +128,7 @@ impl Driver {
     /// Runs until the job is over.
     pub(crate) fn run(mut self) -> Result<Outcome> {
         let outcome = loop {
-            let wait = self.next_wake().saturating_duration_since(wall::now());
+            let wait = self.next_wake().saturating_duration_since(wall_clock::now());
             if let Some(over) = self.turn(wait) {
                 break over;
             }
@@ -183,7 +183,7 @@ impl Driver {
     }
 
     fn started(&mut self) {
-        let now = wall::now();
+        let now = wall_clock::now();
         self.state.started = Some(now);
         self.state.last_decided = now;
         self.state.due = self.shared.config.checkpoint_every.map(|every| now + every);
@@ -233,13 +233,13 @@ impl Driver {
 
     fn next_wake(&self) -> Instant {
         let timeout = self.state.undecided.map(|(_, since)| since + self.shared.config.checkpoint_timeout);
-        let look_around = wall::now() + LOOK_AROUND;
+        let look_around = wall_clock::now() + LOOK_AROUND;
         [self.state.due, timeout].into_iter().flatten().fold(look_around, Instant::min)
     }
 
     /// What time alone brings: a checkpoint that is due, one that takes too long, metrics.
     fn tick(&mut self) {
-        let now = wall::now();
+        let now = wall_clock::now();
         if let Some((checkpoint, since)) = self.state.undecided
             && now >= since + self.shared.config.checkpoint_timeout
             && self.state.publishing.is_none()
@@ -299,8 +299,9 @@ impl Driver {
         }
         let committed = matches!(event, Event::Committed { .. });
         let neighbour = planted::counted_twice(&event, self.shared.config.workers);
-        let mut actions = self.protocol.handle(event, wall::unix_ms());
-        actions.extend(neighbour.into_iter().flat_map(|ack| self.protocol.handle(ack, wall::unix_ms())));
+        let mut actions = self.protocol.handle(event, wall_clock::unix_ms());
+        actions
+            .extend(neighbour.into_iter().flat_map(|ack| self.protocol.handle(ack, wall_clock::unix_ms())));
         if committed && self.protocol.committables_pending() == 0 {
             crash::pass("commit.all_done");
         }
@@ -352,7 +353,7 @@ impl Driver {
 
     fn barrier(&mut self, checkpoint: CheckpointId, kind: &Kind) {
         crash::pass("barrier.due");
-        let now = wall::now();
+        let now = wall_clock::now();
         tracing::debug!(checkpoint = checkpoint.0, ?kind, "checkpoint begins");
         self.state.barrier_activity = self.shared.clock.activity();
         self.state.undecided = Some((checkpoint, now));
@@ -372,7 +373,7 @@ impl Driver {
     }
 
     fn reread(&mut self, checkpoint: CheckpointId, slot: Slot) {
-        wall::sleep(self.state.reread_wait);
+        wall_clock::sleep(self.state.reread_wait);
         self.state.reread_wait = (self.state.reread_wait * 2).min(Duration::from_secs(5));
         let Some((_, manifest)) = &self.state.publishing else {
             return self.over(Err(Error::internal("asked to read a slot into which nothing was published")));
@@ -392,7 +393,7 @@ impl Driver {
         metrics.checkpoints_completed.inc();
         metrics.last_checkpoint.set(i64::from(checkpoint.0));
         self.state.covered_activity = self.state.barrier_activity;
-        self.state.last_decided = wall::now();
+        self.state.last_decided = wall_clock::now();
         match kind {
             Kind::Periodic => tracing::debug!(checkpoint = checkpoint.0, "checkpoint complete"),
             kind => tracing::info!(checkpoint = checkpoint.0, ?kind, "checkpoint complete"),

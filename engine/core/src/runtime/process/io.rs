@@ -59,7 +59,7 @@ impl Io {
                         return Some(message);
                     }
                     let moment = std::time::Duration::from_millis(1);
-                    super::wall::sleep(moment);
+                    super::wall_clock::sleep(moment);
                     tokio::time::sleep(moment).await;
                 }
             });
@@ -69,7 +69,7 @@ impl Io {
 
     /// Runs blocking work beside everything else; a simulation does it at once.
     pub(crate) fn beside(&self, work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
-        if super::wall::is_simulated() {
+        if super::wall_clock::is_simulated() {
             work();
             return None;
         }
@@ -79,7 +79,7 @@ impl Io {
 
 /// See [`crate::background::blocking`].
 pub(crate) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
-    if super::wall::is_simulated() {
+    if super::wall_clock::is_simulated() {
         return Ok(work());
     }
     let done = tokio::task::spawn_blocking(work).await;

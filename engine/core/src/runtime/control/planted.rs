@@ -23,7 +23,7 @@ pub(crate) fn commit_early(
         }
     }
     // Time for the committers; a simulation has its own.
-    if !super::wall::is_simulated() {
+    if !crate::runtime::process::wall_clock::is_simulated() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }

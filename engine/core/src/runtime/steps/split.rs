@@ -1,8 +1,8 @@
 //! One split at one source instance: opening it, reading it, its event time, its place in checkpoints.
 
-use super::shared::Shared;
-use super::wall;
 use crate::error::{Error, Result};
+use crate::runtime::process::shared::Shared;
+use crate::runtime::process::wall_clock;
 use crate::source::{Progress, Records, Source, SplitReader};
 use crate::time::EventTimePolicy;
 use staunch_checkpoint::{CheckpointId, SplitPart};
@@ -121,7 +121,7 @@ impl<S: Source> Split<S> {
         let Reader::Open(reader) = &mut self.reader else { return Ok(false) };
         let progress = reader.poll(cx, buffer)?;
         if progress == Progress::Idle && buffer.records.is_empty() {
-            let now = wall::now();
+            let now = wall_clock::now();
             self.idle = Some((self.idle.map_or(now, |(since, _)| since), now));
         } else {
             self.idle = None;

@@ -2,11 +2,12 @@
 
 use super::clock::Clock;
 use super::io::Io;
-use super::splits::SplitHub;
 use crate::config::RunConfig;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use crate::plan::Plan;
+use crate::runtime::control::splits::SplitHub;
 use crossbeam_channel::Sender;
 use staunch_checkpoint::{CheckpointId, Event, FileRef, Generation, Manifest, Part};
 use staunch_state::storage::Storage;
@@ -36,6 +37,8 @@ pub(crate) enum Message {
 
 pub(crate) struct Shared {
     pub(crate) config: RunConfig,
+    /// The graph as it was checked; every worker must build the same one.
+    pub(crate) plan: Plan,
     pub(crate) lineage: String,
     pub(crate) generation: Generation,
     pub(crate) first_epoch: CheckpointId,
@@ -73,6 +76,7 @@ pub(crate) struct Shared {
 
 pub(crate) struct SharedParts {
     pub(crate) config: RunConfig,
+    pub(crate) plan: Plan,
     pub(crate) lineage: String,
     pub(crate) generation: Generation,
     pub(crate) first_epoch: CheckpointId,
@@ -97,6 +101,7 @@ impl Shared {
             spill: SpillShared::with_defaults(),
             groups,
             config: parts.config,
+            plan: parts.plan,
             lineage: parts.lineage,
             generation: parts.generation,
             first_epoch: parts.first_epoch,
@@ -195,7 +200,7 @@ impl Shared {
             generation: self.generation,
         };
         let storage = Arc::clone(&self.storage);
-        if !super::wall::is_simulated() {
+        if !super::wall_clock::is_simulated() {
             return Persister::start(storage, identity, restored);
         }
         let (persister, hand) = Persister::by_hand(storage, identity, restored);

@@ -3,16 +3,16 @@
 //! The writer runs on the I/O threads. This step hands it batches through a small channel and keeps the
 //! capability of each until it is written: that is the whole of back-pressure.
 
-use super::Flow;
 use super::alignment::Alignment;
-use super::committing::CommitterFactory;
-use super::shared::Shared;
-use super::tick::Tick;
-use super::worker::{Site, WorkerContext};
 use crate::batch::Batch;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::{Doing, StepMetrics, Watch};
+use crate::runtime::Flow;
+use crate::runtime::control::committing::CommitterFactory;
+use crate::runtime::life::worker::{Site, WorkerContext};
+use crate::runtime::process::shared::Shared;
+use crate::runtime::process::tick::Tick;
 use crate::sink::{Sink, SinkContext, SinkWriter};
 use staunch_checkpoint::{CheckpointId, Committable, Event, Part, Report};
 use std::collections::VecDeque;

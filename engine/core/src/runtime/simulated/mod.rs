@@ -1,24 +1,26 @@
 //! The runtime without threads that move by themselves. See [`crate::simulation`].
 //!
-//! Workers still have a thread each, because the dataflow library wants that; a baton sees to it that one
+//! Workers still have a thread each, because the dataflow library wants that; [`Lockstep`] sees to it that one
 //! thread at most is awake. Everything else acts on the thread of the caller.
 
-use super::baton::Baton;
-use super::coordinator::Driver;
-use super::generation::start_workers;
-use super::io::Io;
-use super::recovery::Identity;
-use super::shared::{Shared, panic_text};
-use super::start::{End, Ground, begin};
-use super::wall::Time;
-use super::worker::Turns;
+mod lockstep;
+
 use crate::config::RunConfig;
 use crate::control::Controls;
+use crate::control::Outcome;
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::job::Job;
 use crate::metrics::Metrics;
-use crate::run::Outcome;
+use crate::plan::Plan;
+use crate::runtime::control::coordinator::Driver;
+use crate::runtime::life::run::start_workers;
+use crate::runtime::life::start::{End, Ground, begin};
+use crate::runtime::life::takeover::Identity;
+use crate::runtime::life::worker::{Site, Turns};
+use crate::runtime::process::io::Io;
+use crate::runtime::process::shared::{Shared, panic_text};
+use crate::runtime::process::wall_clock::Time;
+use lockstep::Lockstep;
 use staunch_state::{Hand, storage::Storage};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,7 +89,7 @@ pub struct Process {
     driver: Driver,
     end: Option<End>,
     workers: Option<WorkerGuards<()>>,
-    baton: Arc<Baton>,
+    lockstep: Arc<Lockstep>,
     hands: Vec<Hand>,
     runtime: Arc<Runtime>,
     time: Arc<Time>,
@@ -95,7 +97,7 @@ pub struct Process {
 }
 
 /// The calling thread belongs to a simulated process while this lives.
-struct Inside(#[allow(dead_code)] super::wall::Entered);
+struct Inside(#[allow(dead_code)] crate::runtime::process::wall_clock::Entered);
 
 impl Inside {
     fn new(time: &Arc<Time>, at_point: &crash::Handler) -> Self {
@@ -111,14 +113,10 @@ impl Drop for Inside {
 }
 
 impl Process {
-    /// Starts a job: takes it over, publishes what is due, and opens its graph. All of it happens before
-    /// this returns.
-    ///
-    /// # Errors
-    /// As [`run`](crate::run::run).
-    pub fn start<B>(build: B, setup: Setup) -> Result<Started>
+    /// See [`Process::start`].
+    pub(crate) fn start_graph<B>(build: B, setup: Setup) -> Result<Started>
     where
-        B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+        B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
     {
         let time = Time::new(setup.time);
         let _inside = Inside::new(&time, &setup.at_point);
@@ -131,32 +129,32 @@ impl Process {
 
     fn start_inside<B>(build: B, setup: Setup, time: &Arc<Time>) -> Result<Started>
     where
-        B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+        B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
     {
         let Setup { config, storage, lineage, controls, metrics, at_point, .. } = setup;
         crate::plan::check_name(&config.job)?;
-        let (_, registry) = super::plan(&build)?;
+        let (plan, registry) = crate::runtime::plan(&build)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = Arc::new(runtime.map_err(|e| Error::external("cannot make a runtime").caused_by(e))?);
         let identity = Identity { lineage, holder: "a simulated process".into() };
         let ground = Ground { storage, io: Io::by_hand(&runtime), identity };
-        let Some(ready) = begin(ground, registry, config, controls, &metrics)? else {
+        let Some(ready) = begin(ground, plan, registry, config, controls, &metrics)? else {
             return Ok(Started::AlreadyFinished);
         };
         let count = ready.shared.config.workers;
-        let baton = Baton::new(count);
+        let lockstep = Lockstep::new(count);
         let first = {
-            let (baton, time, at_point) = (Arc::clone(&baton), Arc::clone(time), Arc::clone(&at_point));
+            let (lockstep, time, at_point) = (Arc::clone(&lockstep), Arc::clone(time), Arc::clone(&at_point));
             move |worker| {
                 crash::on_this_thread(Some(Arc::clone(&at_point)));
                 time.enter().for_ever();
-                baton.join(worker);
+                lockstep.join(worker);
             }
         };
         let pace = {
-            let baton = Arc::clone(&baton);
+            let lockstep = Arc::clone(&lockstep);
             move |worker: &mut Worker, turns: &mut Turns, shared: &Shared| {
-                while baton.pass_and_wait(worker.index()) && !shared.is_stopping() {
+                while lockstep.pass_and_wait(worker.index()) && !shared.is_stopping() {
                     turns.wake_sources();
                     worker.step();
                 }
@@ -170,14 +168,14 @@ impl Process {
             driver,
             end: Some(end),
             workers: Some(workers),
-            baton,
+            lockstep,
             hands: Vec::new(),
             runtime,
             time: Arc::clone(time),
             at_point: Arc::clone(&at_point),
         };
         for worker in 0..count {
-            process.baton.give(worker);
+            process.lockstep.give(worker);
         }
         process.hands =
             std::mem::take(&mut process.shared.hands.lock().unwrap_or_else(PoisonError::into_inner));
@@ -214,7 +212,7 @@ impl Process {
 
     fn move_part(&mut self, actor: Actor) -> Option<Result<Outcome>> {
         match actor {
-            Actor::Worker(worker) => self.baton.give(worker),
+            Actor::Worker(worker) => self.lockstep.give(worker),
             Actor::Clock => self.shared.clock.advance(),
             Actor::Io => self.runtime.block_on(tokio::task::yield_now()),
             Actor::Persister(number) => {
@@ -260,7 +258,7 @@ impl Process {
     /// The workers leave.
     fn leave(&mut self) {
         self.shared.stop();
-        self.baton.dismiss();
+        self.lockstep.dismiss();
         for joined in self.workers.take().into_iter().flat_map(WorkerGuards::join) {
             if let Err(panic) = joined {
                 tracing::debug!(panic, "a worker ended by a panic");

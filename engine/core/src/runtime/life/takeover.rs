@@ -1,10 +1,10 @@
 //! How a generation begins: read the log, claim the fence, check that the job fits its checkpoint.
 
-use super::log::Log;
-use super::wall::unix_ms;
 use super::worker::Registry;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::runtime::control::log::Log;
+use crate::runtime::process::wall_clock::unix_ms;
 use staunch_checkpoint::{
     Generation, Guarantee, Manifest, Record, Recovery, recover, recovery::Start, retention::orphans,
 };

@@ -3,10 +3,10 @@
 //! One pass over the records does both: [`keyed`] puts each into a batch of its owner, so that
 //! [`Router`], the dataflow's side of the exchange, only forwards whole batches.
 
-use super::Flow;
-use super::tick::Tick;
-use super::worker::Site;
 use crate::batch::{BATCH_RECORDS, Batch};
+use crate::runtime::Flow;
+use crate::runtime::life::worker::Site;
+use crate::runtime::process::tick::Tick;
 use staunch_state::{Assignment, Groups, StateKey, hash_key};
 use std::sync::Arc;
 use timely::communication::Push;

@@ -6,18 +6,16 @@
 
 use super::marks::{Mark, Marks};
 use super::split::{Split, Status};
-use super::splits::Enumerator;
-use super::tick::{Tick, epoch, tick};
-use super::wall;
-use super::worker::{Site, WorkerContext};
-use super::{
-    Flow,
-    shared::{Message, caught},
-};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::{Doing, StepMetrics};
+use crate::runtime::Flow;
+use crate::runtime::control::splits::Enumerator;
+use crate::runtime::life::worker::{Site, WorkerContext};
+use crate::runtime::process::shared::{Message, caught};
+use crate::runtime::process::tick::{Tick, epoch, tick};
+use crate::runtime::process::wall_clock;
 use crate::source::{BadInput, DeadLetter, Records, Source};
 use crate::time::{EventTimePolicy, Timestamp};
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
@@ -192,7 +190,7 @@ impl<S: Source> Driver<S> {
             splits_version: None,
             unfinished: VecDeque::new(),
             bytes_this_tick: 0,
-            allowance: (0.0, wall::now()),
+            allowance: (0.0, wall_clock::now()),
             sent_mark: None,
             ended: false,
             seen_decided: 0,
@@ -341,10 +339,10 @@ impl<S: Source> Driver<S> {
     /// the next, more of them would never become fewer, and keep the worker busy.
     fn look_again(&mut self, wait: Duration) {
         // A simulation gives every turn to the sources, and has no timers of the dataflow's own.
-        if wall::is_simulated() {
+        if wall_clock::is_simulated() {
             return;
         }
-        let now = wall::now();
+        let now = wall_clock::now();
         if !self.look_at.is_some_and(|at| now < at && at <= now + wait) {
             self.look_at = Some(now + wait);
             self.again.activate_after(wait);
@@ -354,7 +352,7 @@ impl<S: Source> Driver<S> {
     /// How many records may be read now; `None` if the rate says to wait.
     fn rate_limit(&mut self) -> Option<usize> {
         let Some(rate) = self.source.rate() else { return Some(BATCH_RECORDS) };
-        let now = wall::now();
+        let now = wall_clock::now();
         let rate = rate.max(1) as f64;
         let earned = now.duration_since(self.allowance.1).as_secs_f64() * rate;
         // At most a twentieth of a second may be saved up, so that a pause is not followed by a burst.

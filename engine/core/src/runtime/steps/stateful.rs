@@ -6,17 +6,15 @@
 use super::alignment::Alignment;
 use super::marks::{Combined, Mark, Marks};
 use super::routing::{Owners, Router};
-use super::tick::{Tick, epoch};
-use super::worker::Site;
-use super::{
-    Flow,
-    shared::{Shared, caught},
-};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::keyed::{KeyedStep, Output};
 use crate::metrics::{Doing, StepMetrics};
+use crate::runtime::Flow;
+use crate::runtime::life::worker::Site;
+use crate::runtime::process::shared::{Shared, caught};
+use crate::runtime::process::tick::{Tick, epoch};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};

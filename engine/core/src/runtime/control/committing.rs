@@ -1,9 +1,9 @@
 //! Phase two: one task a sink publishes what was decided, with bounded retries.
 
-use super::shared::{Message, Shared};
-use super::wall;
 use crate::crash;
 use crate::error::{Error, Result};
+use crate::runtime::process::shared::{Message, Shared};
+use crate::runtime::process::wall_clock;
 use crate::sink::{CommitError, Committer, Sink, SinkContext};
 use staunch_checkpoint::{CheckpointId, Committable, Event};
 use std::future::Future;
@@ -131,10 +131,10 @@ impl CommitTask {
 
     async fn commit(&mut self, committables: &[Committable]) -> Result<(), Event> {
         let first = committables.first().map_or(CheckpointId(0), |c| c.checkpoint);
-        let deadline = wall::now() + self.shared.config.commit_timeout;
+        let deadline = wall_clock::now() + self.shared.config.commit_timeout;
         let mut wait = FIRST_WAIT;
         loop {
-            let left = deadline.saturating_duration_since(wall::now());
+            let left = deadline.saturating_duration_since(wall_clock::now());
             let committed = tokio::time::timeout(left, self.committer.commit(committables)).await;
             let committed = match crash::point("commit.at_target") {
                 Ok(()) => committed,
@@ -150,7 +150,7 @@ impl CommitTask {
                 }
                 Ok(Err(CommitError::Retry(error))) => {
                     // No further try without time for it: that would hide why this one failed.
-                    if wall::now() + wait < deadline {
+                    if wall_clock::now() + wait < deadline {
                         tracing::warn!(sink = self.sink, %error, ?wait, "commit failed, trying again");
                         tokio::time::sleep(wait).await;
                         crash::pass("commit.again");

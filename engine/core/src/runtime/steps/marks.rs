@@ -4,7 +4,7 @@
 //! consumer applies those of tick t once its input is complete up to t, so every record that a watermark
 //! speaks of has been seen. Exact, and the same in every run.
 
-use super::tick::Tick;
+use crate::runtime::process::tick::Tick;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};

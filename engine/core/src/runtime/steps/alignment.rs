@@ -7,9 +7,9 @@
 //! At least once, nothing is put aside: a record of a later epoch is processed before the barrier, gets
 //! into the checkpoint, and is read again after a restart.
 
-use super::tick::{Tick, epoch};
 use crate::config::Guarantee;
 use crate::metrics::Stash;
+use crate::runtime::process::tick::{Tick, epoch};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,7 @@ impl<B> Alignment<B> {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use crate::runtime::tick::tick;
+    use crate::runtime::process::tick::tick;
 
     fn alignment(guarantee: Guarantee) -> Alignment<char> {
         Alignment::new(3, guarantee, Metrics::new("test").step("step", 0).stash)

@@ -1,0 +1,9 @@
+//! What is one for the whole job: the protocol carried out, the log, committing, who reads which split.
+//!
+//! Nothing here touches a record or names the dataflow.
+
+pub(super) mod committing;
+pub(super) mod coordinator;
+pub(super) mod log;
+mod planted;
+pub(super) mod splits;
