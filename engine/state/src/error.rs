@@ -99,6 +99,14 @@ pub enum StateError {
         /// What RocksDB says.
         problem: String,
     },
+    /// State needs the RocksDB tier, and this build has none.
+    #[error(
+        "step {step}: its state does not fit into its memory budget, or was written by a build with RocksDB, and this build has no RocksDB tier: build with the feature `rocksdb` (on by default), or give it more memory with --state-memory"
+    )]
+    NoSpill {
+        /// The step.
+        step: String,
+    },
     /// A local file operation outside the checkpoint storage failed.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -137,7 +145,8 @@ impl StateError {
             Self::Storage(_) | Self::Spill { .. } | Self::Io { .. } | Self::AlreadyRunning { .. } => {
                 ErrorKind::External
             }
-            Self::Damaged { .. }
+            Self::NoSpill { .. }
+            | Self::Damaged { .. }
             | Self::Missing { .. }
             | Self::NewerFormat { .. }
             | Self::Foreign { .. }

@@ -1,11 +1,10 @@
 //! Moving clean entries to RocksDB when memory is short. The rule is told in the [module](super) above.
 
 use super::part::{NUMBER, RECENT, STORED};
-use super::{Entry, Spill, Table};
+use super::{Entry, Spill, Table, Writes};
 use crate::codec;
 use crate::error::StateError;
 use crate::key::{Namespace, StateKey, StateValue};
-use rocksdb::WriteBatch;
 use std::sync::Arc;
 
 /// Places looked at in one call.
@@ -117,7 +116,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     fn store(&mut self, victims: &[(u16, u32)]) -> Result<(), StateError> {
         let spill = self.open_spill()?;
         let name = &self.config.name;
-        let mut batch = WriteBatch::default();
+        let mut batch = Writes::default();
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for (group, place) in victims {
             let part = &mut self.parts[usize::from(*group)];

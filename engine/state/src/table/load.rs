@@ -1,12 +1,11 @@
 //! Filling a table from a checkpoint.
 
 use super::part::NONE;
-use super::{Spill, Table};
+use super::{Spill, Table, Writes};
 use crate::codec;
 use crate::error::StateError;
 use crate::hash::hash_key;
 use crate::key::{Namespace, StateKey, StateValue};
-use rocksdb::WriteBatch;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -124,7 +123,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     pub(crate) fn import(&mut self, from: &Spill, group: u16) -> Result<u64, StateError> {
         const BATCH_BYTES: usize = 1 << 20;
         let to = self.open_spill()?;
-        let (mut batch, mut copied) = (WriteBatch::default(), 0);
+        let (mut batch, mut copied) = (Writes::default(), 0);
         from.scan(group, |key, value| {
             let (_, typed): (N, K) = codec::read_spill_key(key)
                 .map_err(StateError::codec(&self.config.name, "read a spilled key"))?;

@@ -36,7 +36,7 @@ pub use spill::SpillShared;
 
 pub(crate) use frozen::Capture;
 
-pub(crate) use spill::{Spill, Visit, wipe};
+pub(crate) use spill::{Spill, Visit, Writes, wipe};
 
 use crate::codec;
 use crate::error::StateError;

@@ -72,7 +72,7 @@ impl End {
         // There may be no next start that would find what the last checkpoints left behind.
         if ended_well
             && let Err(error) =
-                recovery::remove_orphans(&*self.shared.storage, &self.log, self.shared.generation)
+                takeover::remove_orphans(&*self.shared.storage, &self.log, self.shared.generation)
         {
             tracing::warn!(%error, "state files that no checkpoint needs were not deleted");
         }
@@ -98,7 +98,7 @@ pub(crate) fn begin(
         check_workers(config.workers, groups(&config, recovery))?;
         check_sinks(&config, &registry, recovery, &ground)
     };
-    let mut recovery = recovery::take_over(&config, &ground.identity, &log, &registry, check)?;
+    let mut recovery = takeover::take_over(&config, &ground.identity, &log, &registry, check)?;
     config.groups = groups(&config, &recovery);
     forget_fences(&mut recovery, &log, &*ground.storage);
     crash::pass("recovery.claimed");
@@ -116,7 +116,7 @@ pub(crate) fn begin(
     let finished = driver.recommit()?.is_some() || finished;
     crash::pass("recovery.recommitted");
     // Of a complete job, too: a process that was replaced may have gone on writing until it noticed.
-    recovery::remove_orphans(&*shared.storage, &log, shared.generation)?;
+    takeover::remove_orphans(&*shared.storage, &log, shared.generation)?;
     remove_older_work(&shared.config, shared.generation);
     if finished {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");

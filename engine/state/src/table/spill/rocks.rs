@@ -3,11 +3,14 @@
 //! The write-ahead log is off and the folder is wiped when a table opens it: the checkpoint alone is
 //! durable. Keys are ordered by key group, so a group is one range.
 
+use super::{Visit, wipe};
 use crate::error::StateError;
+/// Puts and deletes that are written together.
+pub(crate) use rocksdb::WriteBatch as Writes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, LogLevel, Options, ReadOptions,
-    WriteBatch, WriteBufferManager, WriteOptions,
+    WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,7 +135,7 @@ impl Spill {
     }
 
     /// Applies puts and deletes, without a log.
-    pub(crate) fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
+    pub(crate) fn write(&self, batch: Writes) -> Result<(), StateError> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db()?.write_opt(batch, &options).map_err(|error| self.error("write", error))
@@ -180,23 +183,4 @@ impl Spill {
         let count = self.db().map(|db| db.property_int_value("rocksdb.estimate-num-keys"));
         count.ok().and_then(Result::ok).flatten().unwrap_or(0)
     }
-}
-
-/// What a scan does next.
-pub(crate) enum Visit {
-    /// The next entry.
-    More,
-    /// Nothing.
-    Stop,
-}
-
-/// Removes a folder with all that is in it, and makes it anew.
-pub(crate) fn wipe(folder: &Path) -> Result<(), StateError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(StateError::io("empty the folder", folder)(error));
-        }
-        _ => {}
-    }
-    std::fs::create_dir_all(folder).map_err(StateError::io("create the folder", folder))
 }
