@@ -76,4 +76,4 @@ pub use persist::{Hand, PersistedShard, Persister, ShardIdentity};
 pub use restore::{RestoreStats, restore_table};
 pub use schema::{schema_diff, schema_of};
 pub use storage::{Put, Storage, StorageError};
-pub use table::{FreezeMode, Frozen, SpillShared, Table, TableConfig, TableStats};
+pub use table::{AnyTable, FreezeMode, Frozen, SpillShared, Table, TableConfig, TableStats};

@@ -1,11 +1,10 @@
 //! Filling a table from the shards of a checkpoint, written by any number of workers.
 
 use crate::error::StateError;
-use crate::key::{Namespace, StateKey, StateValue};
 use crate::persist::{checksum, local_name};
 use crate::snapshot::{Head, Snapshot, ranges};
 use crate::storage::{Storage, StorageError};
-use crate::table::{Table, wipe};
+use crate::table::{AnyTable, wipe};
 use staunch_checkpoint::{FileKind, FileRef, Shard};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,8 +34,8 @@ pub struct RestoreStats {
 /// # Errors
 /// A file is damaged, foreign, missing or of a newer format, an entry does not decode or does not
 /// belong to its group, or a local disk failed. The table is then unusable.
-pub fn restore_table<K: StateKey, N: Namespace, V: StateValue>(
-    table: &mut Table<K, N, V>,
+pub fn restore_table(
+    table: &mut dyn AnyTable,
     storage: &dyn Storage,
     shards: &[Shard],
 ) -> Result<RestoreStats, StateError> {
@@ -48,8 +47,8 @@ pub fn restore_table<K: StateKey, N: Namespace, V: StateValue>(
     })
 }
 
-fn restore<K: StateKey, N: Namespace, V: StateValue>(
-    table: &mut Table<K, N, V>,
+fn restore(
+    table: &mut dyn AnyTable,
     storage: &dyn Storage,
     shards: &[Shard],
 ) -> Result<RestoreStats, StateError> {
@@ -98,11 +97,7 @@ fn restore<K: StateKey, N: Namespace, V: StateValue>(
 }
 
 /// Whose state a shard is: told by the first snapshot file.
-fn head_of<K: StateKey, N: Namespace, V: StateValue>(
-    table: &Table<K, N, V>,
-    storage: &dyn Storage,
-    shard: &Shard,
-) -> Result<Head, StateError> {
+fn head_of(table: &dyn AnyTable, storage: &dyn Storage, shard: &Shard) -> Result<Head, StateError> {
     let Some(file) = shard.files.iter().find(|file| file.kind != FileKind::Spill) else {
         let problem = "RocksDB files without a base".to_owned();
         return Err(StateError::Foreign { file: shard.files[0].name.clone(), problem });
@@ -112,11 +107,7 @@ fn head_of<K: StateKey, N: Namespace, V: StateValue>(
     Ok(snapshot.head().clone())
 }
 
-fn check_head<K: StateKey, N: Namespace, V: StateValue>(
-    table: &Table<K, N, V>,
-    file: &FileRef,
-    head: &Head,
-) -> Result<(), StateError> {
+fn check_head(table: &dyn AnyTable, file: &FileRef, head: &Head) -> Result<(), StateError> {
     let problem = if head.step != table.name() {
         format!("it is state of step {}, not of {}", head.step, table.name())
     } else if head.groups != table.groups() {
@@ -129,16 +120,12 @@ fn check_head<K: StateKey, N: Namespace, V: StateValue>(
 }
 
 /// The groups that both the table and the writer of a shard own.
-fn wanted_groups<K: StateKey, N: Namespace, V: StateValue>(table: &Table<K, N, V>, head: &Head) -> Vec<u16> {
+fn wanted_groups(table: &dyn AnyTable, head: &Head) -> Vec<u16> {
     let theirs = |group: &u16| head.owned.iter().any(|(from, to)| (from..=to).contains(&group));
     table.owned().iter().copied().filter(theirs).collect()
 }
 
-fn load_snapshot<K: StateKey, N: Namespace, V: StateValue>(
-    table: &mut Table<K, N, V>,
-    storage: &dyn Storage,
-    file: &FileRef,
-) -> Result<u64, StateError> {
+fn load_snapshot(table: &mut dyn AnyTable, storage: &dyn Storage, file: &FileRef) -> Result<u64, StateError> {
     let snapshot = Snapshot::open(storage, file)?;
     check_head(table, file, snapshot.head())?;
     let owned = table.owned().to_vec();
@@ -159,8 +146,8 @@ fn load_snapshot<K: StateKey, N: Namespace, V: StateValue>(
 }
 
 /// Brings a copied RocksDB tier into the table: as it is, or group by group.
-fn load_spill<K: StateKey, N: Namespace, V: StateValue>(
-    table: &mut Table<K, N, V>,
+fn load_spill(
+    table: &mut dyn AnyTable,
     storage: &dyn Storage,
     files: &[&FileRef],
     adopt: bool,
@@ -173,12 +160,7 @@ fn load_spill<K: StateKey, N: Namespace, V: StateValue>(
     }
     let folder = table.scratch().join("import");
     fetch(storage, files, &folder)?;
-    let foreign = table.open_foreign(&folder)?;
-    let mut entries = 0;
-    for group in wanted {
-        entries += table.import(&foreign, *group)?;
-    }
-    Ok(entries)
+    table.import(&folder, wanted)
 }
 
 /// Copies the files of a database to an emptied folder and verifies them.

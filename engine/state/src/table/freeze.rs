@@ -57,14 +57,18 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// # Errors
     /// An entry could not be serialised. The freeze cannot be completed.
     pub fn freeze_slice(&mut self, max_entries: usize) -> Result<bool, StateError> {
+        self.freeze_some(&mut max_entries.max(1))
+    }
+
+    /// [`Table::freeze_slice`], with what is left of the budget.
+    pub(super) fn freeze_some(&mut self, budget: &mut usize) -> Result<bool, StateError> {
         let Some(mut progress) = self.freeze.take() else { return Ok(true) };
-        let mut budget = max_entries.max(1);
         let mut outcome = Ok(());
-        while outcome.is_ok() && budget > 0 && progress.group < self.owned.len() {
+        while outcome.is_ok() && *budget > 0 && progress.group < self.owned.len() {
             let group = usize::from(self.owned[progress.group]);
             let done = match progress.mode {
-                FreezeMode::Delta => self.slice_of_delta(group, &mut progress.at, &mut budget),
-                FreezeMode::Base => self.slice_of_base(group, &mut progress.at, &mut budget),
+                FreezeMode::Delta => self.slice_of_delta(group, &mut progress.at, budget),
+                FreezeMode::Base => self.slice_of_base(group, &mut progress.at, budget),
             };
             match done {
                 Ok(true) => (progress.group, progress.at) = (progress.group + 1, 0),

@@ -1,12 +1,12 @@
 //! Filling a table from a checkpoint.
 
+use super::any::Fill;
 use super::part::NONE;
 use super::{Spill, Table, Writes};
 use crate::codec;
 use crate::error::StateError;
 use crate::hash::hash_key;
 use crate::key::{Namespace, StateKey, StateValue};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Entries loaded between two looks at the memory budget.
@@ -90,23 +90,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         Ok(())
     }
 
-    /// Where [`Table::adopt`] expects the database: an empty folder, made by the caller.
-    pub(crate) fn live_folder(&self) -> PathBuf {
-        self.config.spill_dir.join("live")
-    }
-
-    /// Folder for temporary files.
-    pub(crate) fn scratch(&self) -> &std::path::Path {
-        &self.config.spill_dir
-    }
-
-    pub(crate) fn groups(&self) -> crate::Groups {
-        self.config.groups
-    }
-
-    /// Takes the database in [`Table::live_folder`] for the RocksDB tier.
-    pub(crate) fn adopt(&mut self) -> Result<(), StateError> {
-        let spill = Spill::open(&self.live_folder(), &self.config.spill, &self.config.name)?;
+    /// Takes the database in the folder `live` for the RocksDB tier.
+    pub(super) fn adopt(&mut self) -> Result<(), StateError> {
+        let folder = Fill::live_folder(self);
+        let spill = Spill::open(&folder, &self.config.spill, &self.config.name)?;
         for group in &self.owned {
             self.parts[usize::from(*group)].spilled = spill.holds(*group)?;
         }
@@ -114,13 +101,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         Ok(())
     }
 
-    /// Opens another table's database, to be read by [`Table::import`].
-    pub(crate) fn open_foreign(&self, folder: &std::path::Path) -> Result<Spill, StateError> {
-        Spill::open(folder, &self.config.spill, &self.config.name)
-    }
-
     /// Copies a group of another table's database into this one's; returns the number of entries.
-    pub(crate) fn import(&mut self, from: &Spill, group: u16) -> Result<u64, StateError> {
+    pub(super) fn import_group(&mut self, from: &Spill, group: u16) -> Result<u64, StateError> {
         const BATCH_BYTES: usize = 1 << 20;
         let to = self.open_spill()?;
         let (mut batch, mut copied) = (Writes::default(), 0);

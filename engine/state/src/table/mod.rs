@@ -21,6 +21,7 @@
 //!
 //! The table does not know files, checkpoint ids or other workers.
 
+mod any;
 mod batch;
 mod evict;
 mod freeze;
@@ -31,6 +32,7 @@ mod part;
 mod slab;
 mod spill;
 
+pub use any::AnyTable;
 pub use frozen::{FreezeMode, Frozen};
 pub use spill::SpillShared;
 

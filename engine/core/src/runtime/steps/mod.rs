@@ -1,7 +1,7 @@
 //! The steps of a graph as operators of the dataflow: sources, stateless and stateful steps, sinks.
 //!
 //! What they have in common stands apart: barriers ([`alignment`]), watermarks ([`marks`]), keys and their owners
-//! ([`routing`]), batches as containers (`container`). A step knows its own worker; what it says to the coordinator
+//! ([`routing`]), named tables ([`states`]), batches as containers (`container`). A step knows its own worker; what it says to the coordinator
 //! goes through the process it is in.
 
 pub(super) mod alignment;
@@ -12,4 +12,5 @@ pub(super) mod sink;
 pub(super) mod source;
 pub(super) mod split;
 pub(super) mod stateful;
+pub(super) mod states;
 pub(super) mod transform;

@@ -6,6 +6,7 @@
 use super::alignment::Alignment;
 use super::marks::{Combined, Mark, Marks};
 use super::routing::{Owners, Router};
+use super::states::{States, state_name};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
@@ -17,11 +18,10 @@ use crate::runtime::process::shared::{Shared, caught};
 use crate::runtime::process::tick::{Tick, epoch};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use staunch_checkpoint::{CheckpointId, Event, Part, Report};
-use staunch_state::{Persister, StateKey, Table, TableConfig, restore_table};
+use staunch_checkpoint::CheckpointId;
+use staunch_state::{StateKey, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -29,10 +29,6 @@ use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
 use timely::dataflow::operators::{Capability, CapabilityTrait, InputCapability};
 use timely::progress::frontier::MutableAntichain;
 use timely::scheduling::Activator;
-
-/// Entries frozen in one go, between two batches: about a millisecond, so that nothing stalls, and more
-/// than a batch changes, so that the freeze outruns the writes.
-const SLICE: usize = 4 * BATCH_RECORDS;
 
 /// Capabilities for the main and the side output at one time.
 type Caps = (Capability<Tick>, Capability<Tick>);
@@ -57,7 +53,7 @@ where
     V: Serialize + DeserializeOwned + Send + 'static,
     S: KeyedStep<K, V>,
 {
-    site.register_state(name, schema);
+    site.register_state(&state_name(name, None), schema);
     let mut builder = OperatorBuilder::new(name.to_owned(), site.scope);
     let owners = Owners::of_site(site);
     let router = DistributorPact(move |_| Router(owners));
@@ -114,19 +110,15 @@ where
 }
 
 struct Driver<K: StateKey, V, S: KeyedStep<K, V>> {
-    name: String,
     step: S,
     table: Table<K, S::Namespace, S::State>,
-    persister: Persister,
+    states: States,
     alignment: Alignment<(Caps, Batch<(K, V)>)>,
     /// Watermarks whose tick is not complete yet, or belongs to a later epoch.
     marks: BTreeMap<Tick, (Caps, Vec<Mark>)>,
     watermark: Combined,
-    /// The checkpoint whose freeze is under way, and the watermark that belongs to it.
-    freezing: Option<(CheckpointId, Option<i64>)>,
     metrics: StepMetrics,
     shared: Arc<Shared>,
-    worker: u32,
     again: Activator,
 }
 
@@ -145,46 +137,30 @@ where
         marks: usize,
         again: Activator,
     ) -> Result<Self> {
-        let owned: Vec<u16> = shared.assignment.of_worker(worker as u32).collect();
-        let mut table = Table::new(TableConfig {
-            name: name.to_owned(),
-            groups: shared.groups,
-            owned: owned.clone(),
-            memory_budget_bytes: shared.table_bytes,
-            spill_dir: shared.spill_dir.join(format!("{name}-{worker}")),
-            spill: Arc::clone(&shared.spill),
-        });
-        let part = shared.restored.as_ref().and_then(|m| m.states.get(name));
-        let shards = part.map_or(&[][..], |part| &part.shards);
-        let restored = restore_table(&mut table, &*shared.storage, shards)?;
-        let watermark = shards.iter().filter_map(|shard| shard.watermark_ms).min();
-        let watermark = Combined::new(marks, watermark);
-        if part.is_some() {
+        let mut states = States::new(shared, name, worker as u32);
+        let mut table = states.open(&state_name(name, None), Table::new)?;
+        let watermark = Combined::new(marks, states.restored_watermark());
+        if states.is_restored() {
             step.restored(&mut table, watermark.now())?;
-            tracing::debug!(step = name, worker, ?restored, "state restored");
             crash::pass("recovery.state_loaded");
             if shared.restored.as_ref().is_some_and(|m| m.workers as usize != shared.config.workers) {
                 crash::pass("recovery.half_redistributed");
             }
         }
-        let persister = shared.persister(name, worker as u32, restored.continues)?;
         let metrics = shared.metrics.step(name, worker);
         if watermark.applied().is_some() {
             // For its lag. The watermark's own gauge shows what is applied from now on.
             metrics.watch.applied(watermark.now());
         }
         Ok(Self {
-            name: name.to_owned(),
             step,
             table,
-            persister,
+            states,
             alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee, metrics.stash.clone()),
             marks: BTreeMap::new(),
             watermark,
-            freezing: None,
             metrics,
             shared: Arc::clone(shared),
-            worker: worker as u32,
             again,
         })
     }
@@ -216,10 +192,10 @@ where
         let mut output = Output::new(self.watermark.now());
         self.step.process(batch, &mut self.table, &mut output)?;
         self.emit(output, main_time, side_time, main, side);
-        if self.table.is_freezing() {
-            self.freeze_slice()?;
+        if self.states.is_freezing() {
+            self.states.slice(&mut self.table)?;
         }
-        self.table.maintain()?;
+        self.states.maintain(&mut self.table)?;
         Ok(())
     }
 
@@ -256,10 +232,10 @@ where
                 self.process(&caps.0, &caps.1, &mut batch, main, side)?;
             }
         }
-        if self.table.is_freezing() {
-            self.freeze_slice()?;
+        if self.states.is_freezing() {
+            self.states.slice(&mut self.table)?;
         }
-        if self.table.is_freezing() || self.table.maintain()? {
+        if self.states.is_freezing() || self.states.maintain(&mut self.table)? {
             self.again.activate();
         }
         Ok(())
@@ -290,18 +266,10 @@ where
 
     /// The step is aligned: everything up to this epoch is in the state, nothing after it.
     fn barrier(&mut self) -> Result<()> {
-        let began = Instant::now();
-        // The protocol has one undecided checkpoint at a time, so an unfinished freeze belongs to an
-        // abandoned one. Its entries are still needed: the next snapshot builds upon it.
-        while self.table.is_freezing() {
-            self.freeze_slice()?;
-        }
         let checkpoint = CheckpointId(self.alignment.epoch());
         crash::pass("state.aligned");
-        self.table.begin_freeze(self.persister.next_mode())?;
-        self.freezing = Some((checkpoint, self.watermark.applied()));
-        self.observe_stall(began);
-        let stats = self.table.stats();
+        self.states.begin(&mut self.table, checkpoint, self.watermark.applied())?;
+        let stats = self.states.stats(&mut self.table);
         self.metrics.state_keys.set(stats.keys_in_memory as i64);
         self.metrics.state_bytes.set(stats.memory_bytes as i64);
         self.metrics.rocksdb_keys.set(stats.spilled as i64);
@@ -310,39 +278,6 @@ where
             self.metrics.cache_hit_ratio.set(stats.hits as f64 / accesses as f64);
         }
         Ok(())
-    }
-
-    fn freeze_slice(&mut self) -> Result<()> {
-        let began = Instant::now();
-        let finished = self.table.freeze_slice(SLICE)?;
-        self.observe_stall(began);
-        if finished && let Some((checkpoint, watermark)) = self.freezing.take() {
-            let frozen = self.table.take_frozen()?;
-            let (shared, name, worker) = (Arc::clone(&self.shared), self.name.clone(), self.worker);
-            let done = move |persisted: Result<staunch_state::PersistedShard, staunch_state::StateError>| {
-                let part = Part::state(&name, worker);
-                let event = match persisted {
-                    Ok(persisted) => {
-                        shared.metrics.checkpoint_bytes_total.inc_by(persisted.bytes_written);
-                        let report = Report::State(persisted.shard);
-                        Event::Ack { part, checkpoint, report }
-                    }
-                    Err(error) => Event::Failed { part, checkpoint, reason: error.to_string() },
-                };
-                shared.tell(event);
-            };
-            crash::pass("state.frozen");
-            self.persister.persist(checkpoint, watermark, frozen, Box::new(done));
-        }
-        Ok(())
-    }
-
-    fn observe_stall(&self, began: Instant) {
-        let stall = began.elapsed().as_secs_f64();
-        self.shared.metrics.checkpoint_stall.observe(stall);
-        if stall > self.shared.metrics.checkpoint_stall_max.get() {
-            self.shared.metrics.checkpoint_stall_max.set(stall);
-        }
     }
 }
 

@@ -1,0 +1,240 @@
+//! The named states of a stateful step on one worker: opened and restored, frozen at barriers, handed over.
+//!
+//! A step may have any number of states, each in a table of its own kind and type. Here they are a list of
+//! [`AnyTable`]s: the types are known to the step alone, which keeps the tables and lends them for what is done
+//! with all of them. All tables of a step are frozen for the same barrier, and with the same watermark.
+//!
+//! What a checkpoint knows of states goes by the names that [`state_name`] makes. A state that the restored
+//! checkpoint does not have begins empty.
+
+use crate::batch::BATCH_RECORDS;
+use crate::crash;
+use crate::error::Result;
+use crate::runtime::process::shared::Shared;
+use staunch_checkpoint::{CheckpointId, Event, Part, Report};
+use staunch_state::{
+    AnyTable, Namespace, PersistedShard, Persister, StateError, StateKey, StateValue, Table, TableConfig,
+    TableStats, restore_table,
+};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Entries frozen in one go, between two batches: about a millisecond, so that nothing stalls, and more
+/// than a batch changes, so that the freeze outruns the writes.
+const SLICE: usize = 4 * BATCH_RECORDS;
+
+/// The name of a state in checkpoints. The only state of a step has the step's name, several have their own
+/// behind it. Names of steps and states have no dot, so no two are alike.
+pub(crate) fn state_name(step: &str, state: Option<&str>) -> String {
+    state.map_or_else(|| step.to_owned(), |state| format!("{step}.{state}"))
+}
+
+/// The tables of one step, in the order in which they were opened with [`States::open`].
+pub(crate) trait Tables {
+    /// One of them.
+    fn table(&mut self, at: usize) -> &mut dyn AnyTable;
+}
+
+impl<K: StateKey, N: Namespace, V: StateValue> Tables for Table<K, N, V> {
+    fn table(&mut self, _: usize) -> &mut dyn AnyTable {
+        self
+    }
+}
+
+impl Tables for Vec<Box<dyn AnyTable>> {
+    fn table(&mut self, at: usize) -> &mut dyn AnyTable {
+        &mut *self[at]
+    }
+}
+
+/// See the module.
+pub(crate) struct States {
+    step: String,
+    worker: u32,
+    shared: Arc<Shared>,
+    opened: Vec<Opened>,
+    freezing: Option<Freezing>,
+    restored: bool,
+    watermark: Option<i64>,
+}
+
+struct Opened {
+    name: String,
+    persister: Persister,
+}
+
+/// A freeze of all tables under way.
+struct Freezing {
+    checkpoint: CheckpointId,
+    watermark: Option<i64>,
+    /// Tables that are done.
+    done: usize,
+}
+
+impl States {
+    /// No state yet.
+    pub(crate) fn new(shared: &Arc<Shared>, step: &str, worker: u32) -> Self {
+        Self {
+            step: step.to_owned(),
+            worker,
+            shared: Arc::clone(shared),
+            opened: Vec::new(),
+            freezing: None,
+            restored: false,
+            watermark: None,
+        }
+    }
+
+    /// Opens a state ([`state_name`]) in the table that `make` makes, loading what the restored checkpoint has for
+    /// this worker's key groups.
+    pub(crate) fn open<T: AnyTable>(&mut self, name: &str, make: impl FnOnce(TableConfig) -> T) -> Result<T> {
+        let (shared, worker) = (&self.shared, self.worker);
+        let mut table = make(TableConfig {
+            name: name.to_owned(),
+            groups: shared.groups,
+            owned: shared.assignment.of_worker(worker).collect(),
+            memory_budget_bytes: shared.table_bytes,
+            spill_dir: shared.spill_dir.join(format!("{name}-{worker}")),
+            spill: Arc::clone(&shared.spill),
+        });
+        let part = shared.restored.as_ref().and_then(|m| m.states.get(name));
+        let shards = part.map_or(&[][..], |part| &part.shards);
+        let stats = restore_table(&mut table, &*shared.storage, shards)?;
+        if part.is_some() {
+            tracing::debug!(step = self.step, state = name, worker, ?stats, "state restored");
+            self.restored = true;
+            let oldest = shards.iter().filter_map(|shard| shard.watermark_ms).min();
+            self.watermark = self.watermark.into_iter().chain(oldest).min();
+        }
+        let persister = shared.persister(name, worker, stats.continues)?;
+        self.opened.push(Opened { name: name.to_owned(), persister });
+        Ok(table)
+    }
+
+    /// Whether the restored checkpoint has any of the states.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// The watermark that the step had applied at the restored checkpoint.
+    pub(crate) fn restored_watermark(&self) -> Option<i64> {
+        self.watermark
+    }
+
+    /// Whether a freeze is under way: go on with [`States::slice`].
+    pub(crate) fn is_freezing(&self) -> bool {
+        self.freezing.is_some()
+    }
+
+    /// A barrier: what the tables hold now is frozen for its checkpoint. Carry it out with [`States::slice`].
+    pub(crate) fn begin(
+        &mut self,
+        tables: &mut dyn Tables,
+        checkpoint: CheckpointId,
+        watermark: Option<i64>,
+    ) -> Result<()> {
+        let began = Instant::now();
+        // The protocol has one undecided checkpoint at a time, so an unfinished freeze belongs to an
+        // abandoned one. Its entries are still needed: the next snapshot builds upon it.
+        while self.is_freezing() {
+            self.slice(tables)?;
+        }
+        for (at, opened) in self.opened.iter().enumerate() {
+            tables.table(at).begin_freeze(opened.persister.next_mode())?;
+        }
+        self.freezing = Some(Freezing { checkpoint, watermark, done: 0 });
+        self.observe_stall(began);
+        Ok(())
+    }
+
+    /// Freezes a slice, and hands over what is complete.
+    pub(crate) fn slice(&mut self, tables: &mut dyn Tables) -> Result<()> {
+        let began = Instant::now();
+        let mut budget = SLICE;
+        while let Some(Freezing { checkpoint, watermark, done }) = self.freezing
+            && budget > 0
+        {
+            if done == self.opened.len() {
+                self.freezing = None;
+                break;
+            }
+            let table = tables.table(done);
+            if table.freeze_slice(&mut budget)? {
+                if done + 1 == self.opened.len() {
+                    crash::pass("state.frozen");
+                }
+                let report = self.report(&self.opened[done].name, checkpoint);
+                let persister = &self.opened[done].persister;
+                persister.persist(checkpoint, watermark, table.take_frozen()?, Box::new(report));
+                self.freezing = Some(Freezing { checkpoint, watermark, done: done + 1 });
+            }
+        }
+        self.observe_stall(began);
+        Ok(())
+    }
+
+    /// Tells the coordinator what became of a part.
+    fn report(
+        &self,
+        name: &str,
+        checkpoint: CheckpointId,
+    ) -> impl FnOnce(Result<PersistedShard, StateError>) + Send + 'static {
+        let (shared, part) = (Arc::clone(&self.shared), Part::state(name, self.worker));
+        move |persisted| {
+            let event = match persisted {
+                Ok(persisted) => {
+                    shared.metrics.checkpoint_bytes_total.inc_by(persisted.bytes_written);
+                    let report = Report::State(persisted.shard);
+                    Event::Ack { part, checkpoint, report }
+                }
+                Err(error) => Event::Failed { part, checkpoint, reason: error.to_string() },
+            };
+            shared.tell(event);
+        }
+    }
+
+    /// Keeps the memory of all tables within its budget; true if more is to be done now.
+    pub(crate) fn maintain(&self, tables: &mut dyn Tables) -> Result<bool> {
+        let mut more = false;
+        for at in 0..self.opened.len() {
+            more |= tables.table(at).maintain()?;
+        }
+        Ok(more)
+    }
+
+    /// The figures of all tables together.
+    pub(crate) fn stats(&self, tables: &mut dyn Tables) -> TableStats {
+        let mut all = TableStats::default();
+        for at in 0..self.opened.len() {
+            let one = tables.table(at).stats();
+            all.keys_in_memory += one.keys_in_memory;
+            all.spilled += one.spilled;
+            all.memory_bytes += one.memory_bytes;
+            all.hits += one.hits;
+            all.misses += one.misses;
+        }
+        all
+    }
+
+    fn observe_stall(&self, began: Instant) {
+        let stall = began.elapsed().as_secs_f64();
+        self.shared.metrics.checkpoint_stall.observe(stall);
+        if stall > self.shared.metrics.checkpoint_stall_max.get() {
+            self.shared.metrics.checkpoint_stall_max.set(stall);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_states_of_two_steps_never_share_a_name() {
+        let mut names: Vec<String> = [("a", None), ("a", Some("b")), ("a-b", None), ("a-b", Some("b"))]
+            .map(|(step, state)| state_name(step, state))
+            .into();
+        names.dedup();
+        assert_eq!(names, ["a", "a.b", "a-b", "a-b.b"]);
+    }
+}
