@@ -41,6 +41,9 @@ struct Totals {
     rescales: u64,
     drains: u64,
     clock_jumps: u64,
+    turns: u64,
+    unions: u64,
+    late: u64,
     lives: u64,
     moves: u64,
     rows: u64,
@@ -58,6 +61,9 @@ impl Totals {
         self.rescales += u64::from(report.rescales);
         self.drains += u64::from(report.drains);
         self.clock_jumps += u64::from(report.clock_jumps);
+        self.turns += u64::from(report.turns);
+        self.unions += u64::from(report.unions);
+        self.late += report.late;
         self.lives += u64::from(report.lives);
         self.moves += report.moves;
         self.rows += report.rows;
@@ -84,6 +90,9 @@ impl Totals {
             ("processes replaced while they lived", self.zombies.to_string()),
             ("starts on another number of workers", self.rescales.to_string()),
             ("processes asked to drain", self.drains.to_string()),
+            ("processes that went back to an older checkpoint", self.turns.to_string()),
+            ("jobs of two sources, united", self.unions.to_string()),
+            ("records that came too late for their windows", self.late.to_string()),
             ("jumps of a process's clock on the wall", self.clock_jumps.to_string()),
             ("moves", self.moves.to_string()),
             ("published rows, each checked when it appeared", self.rows.to_string()),

@@ -135,7 +135,7 @@ impl JobTest {
     /// ([`JobTest::real_sink`]) fails the test before anything runs.
     pub fn collect<T: Clone + Send + 'static>(&mut self, sink: &str) -> Collected<T> {
         self.collected.insert(sink.to_owned());
-        let target: Target<T> = Target::new(Box::new(|_| Ok(())));
+        let target: Target<T> = Target::new(|| Box::new(|_| Ok(())));
         let (name, collected) = (sink.to_owned(), target.clone());
         self.stands.push(Box::new(move |fate, doubles| {
             doubles.sink(&name, Direct(Client::new(collected.clone(), fate.clone())));

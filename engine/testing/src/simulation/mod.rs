@@ -5,7 +5,7 @@
 //!   move between the moves of the others, and in the middle of them: before each effect on the outside;
 //! - [`fate`] decides for each effect of a process on the outside how it goes, and notes it;
 //! - [`storage`], [`topic`] and [`target`] are the simulated storage, input and output;
-//! - [`job`] is the job, and says what must be seen at its targets.
+//! - [`job`] is the job, of a random [`shape`]; [`observers`] say what must be seen at its targets.
 //!
 //! A promise that is broken is reported with its seed, and `simulate --seed N` shows that run again, move by
 //! move. What is not simulated: the disk under the state (RocksDB) and the network, of which there is none.
@@ -13,7 +13,9 @@
 mod cores;
 pub mod fate;
 pub mod job;
+pub mod observers;
 pub mod random;
+pub mod shape;
 pub mod storage;
 pub mod target;
 pub mod topic;

@@ -32,15 +32,17 @@ struct State<R> {
     /// Newest checkpoint of committed parts.
     newest: Option<CheckpointId>,
     visible: Vec<R>,
-    /// Length of each piece of what is visible.
-    pieces: Vec<usize>,
+    /// Each piece of what is visible: the checkpoint that it was made for, and its length.
+    pieces: Vec<(CheckpointId, usize)>,
     observer: Observer<R>,
+    /// Makes an observer that has seen nothing yet.
+    observe: Box<dyn Fn() -> Observer<R> + Send>,
     wrong: Option<String>,
 }
 
 impl<R> Target<R> {
-    /// An empty target, watched by this observer.
-    pub fn new(observer: Observer<R>) -> Self {
+    /// An empty target, watched by the observers that this makes: another one after each going back.
+    pub fn new(observe: impl Fn() -> Observer<R> + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(State {
             fence: Generation(0),
             prepared: BTreeMap::new(),
@@ -49,7 +51,8 @@ impl<R> Target<R> {
             newest: None,
             visible: Vec::new(),
             pieces: Vec::new(),
-            observer,
+            observer: observe(),
+            observe: Box::new(observe),
             wrong: None,
         })))
     }
@@ -83,7 +86,28 @@ impl<R> Target<R> {
     {
         let state = self.state();
         let mut rows = state.visible.iter().cloned();
-        state.pieces.iter().map(|length| rows.by_ref().take(*length).collect()).collect()
+        state.pieces.iter().map(|(_, length)| rows.by_ref().take(*length).collect()).collect()
+    }
+
+    /// Takes away what was made for checkpoints after this one, and watches what is left anew. Returns how many rows
+    /// are gone.
+    pub fn go_back(&self, checkpoint: Option<u32>) -> usize {
+        let mut state = self.state();
+        let before = state.visible.len();
+        let (pieces, mut rows) =
+            (std::mem::take(&mut state.pieces), std::mem::take(&mut state.visible).into_iter());
+        let mut kept = Vec::new();
+        for (of, length) in pieces {
+            let piece: Vec<R> = rows.by_ref().take(length).collect();
+            if checkpoint.is_some_and(|checkpoint| of.0 <= checkpoint) {
+                kept.push((of, piece));
+            }
+        }
+        state.observer = (state.observe)();
+        for (of, piece) in kept {
+            state.show(of, piece);
+        }
+        before - state.visible.len()
     }
 
     /// Prepared parts that nobody sees.
@@ -93,11 +117,11 @@ impl<R> Target<R> {
 }
 
 impl<R> State<R> {
-    fn show(&mut self, rows: Vec<R>) {
+    fn show(&mut self, checkpoint: CheckpointId, rows: Vec<R>) {
         if let Err(wrong) = (self.observer)(&rows) {
             self.wrong.get_or_insert(wrong);
         }
-        self.pieces.push(rows.len());
+        self.pieces.push((checkpoint, rows.len()));
         self.visible.extend(rows);
     }
 
@@ -263,7 +287,7 @@ impl<R: Clone + Send + 'static> Committer for DirectCommitter<R> {
                     let rows = state.prepared.remove(&part).ok_or_else(lost)?;
                     state.committed.insert(part.clone());
                     state.newest = state.newest.max(Some(committable.checkpoint));
-                    state.show(rows);
+                    state.show(committable.checkpoint, rows);
                     Ok(())
                 })
                 .await?;
@@ -338,7 +362,7 @@ impl<R: Serialize + DeserializeOwned + Clone + Send + 'static> StagedTarget for 
                 return Ok(Applied::Before);
             }
             state.tokens.insert(instance, checkpoint);
-            state.show(rows);
+            state.show(checkpoint, rows);
             Ok(Applied::Now)
         };
         self.0.effect(what, apply).await

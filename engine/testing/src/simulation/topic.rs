@@ -19,6 +19,8 @@ pub struct Record {
 /// The input, as the process with this fate sees it.
 #[derive(Clone, Debug)]
 pub struct Topic {
+    /// Number of the first split.
+    pub first: u32,
     /// Records of each split.
     pub lengths: Vec<u64>,
     /// Polls that find nothing, out of a thousand.
@@ -34,12 +36,13 @@ impl Source for Topic {
     type Reader = Reader;
 
     async fn splits(&self) -> Result<Vec<(String, u32)>> {
-        Ok((0..self.lengths.len() as u32).map(|split| (format!("split-{split:03}"), split)).collect())
+        let end = self.first + self.lengths.len() as u32;
+        Ok((self.first..end).map(|split| (format!("split-{split:03}"), split)).collect())
     }
 
     async fn open(&self, split: u32, at: Option<u64>) -> Result<Reader> {
         tokio::time::sleep(Duration::from_millis(self.fate.below(4))).await;
-        let end = self.lengths.get(split as usize).copied();
+        let end = split.checked_sub(self.first).and_then(|place| self.lengths.get(place as usize)).copied();
         let end = end.ok_or_else(|| Error::external(format!("there is no split {split}")))?;
         let next = at.unwrap_or(0);
         self.fate.note(format_args!("reads split {split} from {next}"));

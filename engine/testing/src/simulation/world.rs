@@ -2,11 +2,14 @@
 //! one set of targets, every choice made by the numbers of one seed.
 
 use super::fate::{ADDED_LATER, Fate, Trace};
-use super::job::{Shape, Targets, build};
+use super::job::{Targets, build};
 use super::random::Random;
+use super::shape::Shape;
 use super::storage::Access;
 use staunch::core::simulation::{Actor, Process, Setup, Started};
-use staunch::core::{Controls, InMemoryStorage, Metrics, Outcome, Request, RunConfig, crash};
+use staunch::core::{
+    CheckpointId, Controls, InMemoryStorage, Metrics, Outcome, Request, RunConfig, StartFrom, Storage, crash,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,6 +38,12 @@ pub struct Report {
     pub zombies: u32,
     /// Processes that were asked to drain: to read no more, and to complete the job.
     pub drains: u32,
+    /// Processes that went back to an older checkpoint.
+    pub turns: u32,
+    /// Jobs of two sources.
+    pub unions: u32,
+    /// Records that came too late for their windows.
+    pub late: u64,
     /// Times that the clock on the wall of a process was set forward or back.
     pub clock_jumps: u32,
     /// Effects and crash points that failed, or of which it was told that nobody knows.
@@ -118,6 +127,10 @@ struct World {
     zombies: Vec<Life>,
     /// A process that was replaced, or may be, said that the job is complete.
     said_complete: bool,
+    /// Somebody tried to go back to an older checkpoint since a process ran last.
+    turned: bool,
+    /// Checkpoints that were left behind by going back: those between the two.
+    left_behind: Vec<(u32, u32)>,
     report: Report,
     patience: u64,
 }
@@ -132,6 +145,7 @@ pub fn run(seed: u64, print: bool) -> Result<Report, Violation> {
     let broken = world.targets.wrong().or(outcome.err());
     world.zombies.clear();
     world.report.rows = world.targets.visible();
+    world.report.late = world.targets.late();
     world.report.fingerprint = world.trace.fingerprint();
     match broken {
         Some(what) => Err(Violation { seed, what }),
@@ -142,7 +156,8 @@ pub fn run(seed: u64, print: bool) -> Result<Report, Violation> {
 impl World {
     fn new(seed: u64, print: bool) -> Self {
         let mut random = Random::new(seed);
-        let shape = Shape::random(&mut random);
+        let mut more = Random::new(!seed);
+        let shape = Shape::random(&mut random, &mut more);
         let scratch = Scratch::new();
         let every = [None, Some(3), Some(10), Some(30)][random.weighted(&[1, 3, 4, 2])];
         let config = RunConfig {
@@ -159,10 +174,9 @@ impl World {
         let trace = Trace::printing(print);
         trace.note(format_args!("{shape:?}"));
         Self {
-            more: Random::new(!seed),
+            more,
             _scratch: scratch,
             targets: Targets::new(&shape),
-            shape,
             config,
             trace,
             blobs: InMemoryStorage::new(),
@@ -171,8 +185,11 @@ impl World {
             failing: [0, 0, 5, 30][random.weighted(&[1, 1, 2, 1])],
             zombies: Vec::new(),
             said_complete: false,
-            report: Report::default(),
+            turned: false,
+            left_behind: Vec::new(),
+            report: Report { unions: u32::from(shape.second > 0), ..Report::default() },
             patience: PATIENCE,
+            shape,
             random,
         }
     }
@@ -203,7 +220,7 @@ impl World {
     fn check_end(&mut self) -> Result<(), String> {
         (self.faults, self.failing) = (0, 0);
         let fate = Fate::new("last", self.random.fork(), 0, self.trace.clone());
-        match self.start(&fate, Controls::default(), 1)? {
+        match self.start(&fate, Controls::default(), 1, StartFrom::Latest)? {
             Some(Started::AlreadyFinished) => {}
             _ => return Err("a complete job does not know that it is complete".into()),
         }
@@ -211,14 +228,21 @@ impl World {
     }
 
     /// Starts a process; `None` if it did not come up.
-    fn start(&mut self, fate: &Fate, controls: Controls, workers: usize) -> Result<Option<Started>, String> {
+    fn start(
+        &mut self,
+        fate: &Fate,
+        controls: Controls,
+        workers: usize,
+        from: StartFrom,
+    ) -> Result<Option<Started>, String> {
+        self.turned |= from != StartFrom::Latest;
         let (shape, targets, of) = (self.shape.clone(), self.targets.clone(), fate.clone());
         let at_point: crash::Handler = {
             let fate = fate.clone();
             Arc::new(move |point, worker| fate.pass(point, worker))
         };
         let setup = Setup {
-            config: RunConfig { workers, ..self.config.clone() },
+            config: RunConfig { workers, from, ..self.config.clone() },
             storage: Arc::new(Access::new(self.blobs.clone(), fate.clone())),
             lineage: format!("lineage-{}", self.report.lives),
             controls,
@@ -228,12 +252,16 @@ impl World {
         };
         let start = move || Process::start(move |job| build(job, &shape, &targets, &of), setup);
         match self.among_zombies(fate, start)? {
-            Ok(Started::Running(_)) if self.said_complete => {
+            Ok(Started::Running(_)) if self.said_complete && !self.turned => {
                 Err("a process that was replaced said that the job is complete, and it is not".into())
             }
             Ok(started) => Ok(Some(started)),
             Err(error) if fate.explains(&error) => {
                 self.trace.note(format_args!("the start failed: {error}"));
+                Ok(None)
+            }
+            // Another process was still at work, and has deleted it meanwhile.
+            Err(error) if from != StartFrom::Latest && error.to_string().contains("is not in the log") => {
                 Ok(None)
             }
             Err(error) => Err(format!("a start failed without any fault: {error}")),
@@ -253,11 +281,13 @@ impl World {
         self.report.rescales += u32::from(self.report.lives > 1 && self.config.workers != workers);
         self.config.workers = workers;
         let controls = Controls::default();
-        let started = self.start(&fate, controls.clone(), workers)?;
+        let from = self.origin();
+        let started = self.start(&fate, controls.clone(), workers, from)?;
         let complete = match started {
             Some(Started::Running(process)) => {
                 // Nobody but this process can complete the job from now on.
                 self.targets.drain(false);
+                self.take_back(&process)?;
                 let mut random = self.random.fork();
                 let weights = weights(&mut random);
                 self.work(Life { process, fate: fate.clone(), controls, random, weights })
@@ -273,6 +303,45 @@ impl World {
             *self.report.hits.entry(point).or_default() += hits;
         }
         complete
+    }
+
+    /// Where the next process begins: now and then at a checkpoint that is not the newest.
+    fn origin(&mut self) -> StartFrom {
+        if self.faults == 0 || !self.more.permille(80) {
+            return StartFrom::Latest;
+        }
+        let is_left_behind =
+            |id: u32| self.left_behind.iter().any(|(after, before)| (*after < id) && (id < *before));
+        let mut there = checkpoints(&self.blobs);
+        there.retain(|id| !is_left_behind(*id));
+        // The newest one is where it goes on anyway.
+        if there.len() < 2 {
+            return StartFrom::Latest;
+        }
+        let chosen = there[self.more.below(there.len() as u64 - 1) as usize];
+        self.faults -= 1;
+        self.trace.note(format_args!("somebody goes back to checkpoint {chosen} of {there:?}"));
+        StartFrom::Checkpoint(CheckpointId(chosen))
+    }
+
+    /// A process runs. If somebody went back, what the checkpoints published that were left behind is taken out of the
+    /// targets, as whoever goes back has to do. Otherwise there is nothing of the kind.
+    fn take_back(&mut self, process: &Process) -> Result<(), String> {
+        let restored = process.restored();
+        let rows = self.targets.go_back(restored);
+        if !self.turned {
+            return match rows {
+                0 => Ok(()),
+                rows => Err(format!(
+                    "{rows} rows are visible of checkpoints after {restored:?}, which is restored"
+                )),
+            };
+        }
+        (self.turned, self.said_complete) = (false, false);
+        self.report.turns += 1;
+        self.left_behind.push((restored.unwrap_or(0), process.first_checkpoint()));
+        self.trace.note(format_args!("went back to {restored:?}; {rows} rows are taken out of the targets"));
+        Ok(())
     }
 
     /// Decides how a process ends, if it is not to end well.
@@ -451,6 +520,21 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The checkpoints in the log, oldest first, as a stranger reads them.
+fn checkpoints(blobs: &InMemoryStorage) -> Vec<u32> {
+    let names = blobs.list("log/").unwrap_or_default();
+    let body = |name: &String| {
+        let record = blobs.get(name).ok()?;
+        let body = record.iter().position(|byte| *byte == b'\n')?;
+        let body: serde_json::Value = serde_json::from_slice(&record[body + 1..]).ok()?;
+        u32::try_from(body.get("checkpoint")?.get("checkpoint")?.as_u64()?).ok()
+    };
+    let mut checkpoints: Vec<u32> = names.iter().filter_map(body).collect();
+    checkpoints.sort_unstable();
+    checkpoints.dedup();
+    checkpoints
 }
 
 /// The crash points of a process whose storage and targets are simulated: all but those of files.

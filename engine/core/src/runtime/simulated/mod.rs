@@ -198,6 +198,16 @@ impl Process {
         if settled { self.shared.decided.load(SeqCst) } else { 0 }
     }
 
+    /// The checkpoint that it restored; `None` if it started from nothing.
+    pub fn restored(&self) -> Option<u32> {
+        self.shared.restored.as_ref().map(|manifest| manifest.checkpoint.0)
+    }
+
+    /// The first id that it may give to a checkpoint.
+    pub fn first_checkpoint(&self) -> u32 {
+        self.shared.first_epoch.0
+    }
+
     /// One of its parts moves. Returns how the process ended, once it has: it must be dropped then. The
     /// handler of crash points may unwind with [`Died`]: then the part stops where it is, as in a crash. Any
     /// other panic is the error of a bug.
