@@ -14,10 +14,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
 #[test]
 fn no_promise_is_broken_in_any_of_many_simulated_lives() {
     let next = AtomicU64::new(0);
-    let crashes = AtomicU64::new(0);
+    let [crashes, turns, unions, late] = [const { AtomicU64::new(0) }; 4];
     std::thread::scope(|scope| {
         for thread in 0..2 {
-            let (next, crashes) = (&next, &crashes);
+            let (next, crashes, turns, unions, late) = (&next, &crashes, &turns, &unions, &late);
             scope.spawn(move || {
                 stay_on_one_core(thread);
                 loop {
@@ -27,12 +27,19 @@ fn no_promise_is_broken_in_any_of_many_simulated_lives() {
                     }
                     let report = run(seed, false).unwrap_or_else(|violation| panic!("{violation}"));
                     crashes.fetch_add(u64::from(report.crashes), SeqCst);
+                    turns.fetch_add(u64::from(report.turns), SeqCst);
+                    unions.fetch_add(u64::from(report.unions), SeqCst);
+                    late.fetch_add(report.late, SeqCst);
                 }
             });
         }
     });
     let crashes = crashes.into_inner();
     assert!(crashes > SEEDS / 3, "only {crashes} crashes: the simulator has become tame");
+    let (turns, unions, late) = (turns.into_inner(), unions.into_inner(), late.into_inner());
+    assert!(turns > SEEDS / 400, "only {turns} processes went back to an older checkpoint");
+    assert!(unions > SEEDS / 10, "only {unions} jobs have two sources");
+    assert!(late > SEEDS / 10, "only {late} records came too late");
     println!("MEASURED: {SEEDS} simulated jobs with {crashes} crashes, none of them with a violation");
 }
 

@@ -307,7 +307,7 @@ impl World {
 
     /// Where the next process begins: now and then at a checkpoint that is not the newest.
     fn origin(&mut self) -> StartFrom {
-        if self.faults == 0 || !self.more.permille(80) {
+        if self.faults == 0 || !self.more.permille(400) {
             return StartFrom::Latest;
         }
         let is_left_behind =
