@@ -5,7 +5,12 @@
 //! is synced, and once per process every directory above it, so that a power cut cannot lose the way
 //! to the file. Temporary files live in `.tmp/`, named by host, process and start of the process, so
 //! that opening the directory removes those of dead processes and never those of a live one.
+//!
+//! An answer of the file system is not believed where it decides: after a link or a renaming that failed, what
+//! is at the new name counts; and a name is absent only if the directory is still the one that was opened, and
+//! no link on the way leads nowhere.
 
+mod link;
 mod lock;
 mod temporary;
 
@@ -13,6 +18,7 @@ pub use lock::DirectoryLock;
 
 use crate::error::StateError;
 use crate::storage::{Put, Storage, StorageError};
+use link::{Identity, Named};
 use staunch_crash::{bug, disk, point};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -28,6 +34,8 @@ const RECORD: [&str; 3] = ["decision.torn", "decision.temporary_written", "decis
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
+    /// Open as long as this is, so that another directory in its place is told apart.
+    opened: File,
     /// Folders whose whole path is known to be durable.
     durable: Mutex<BTreeSet<PathBuf>>,
 }
@@ -56,7 +64,8 @@ impl Directory {
         disk::making_folder(&temporary);
         fs::create_dir_all(&temporary).map_err(StateError::io("create the folder", &temporary))?;
         temporary::clean(&temporary)?;
-        Ok(Self { root, durable: Mutex::default() })
+        let opened = File::open(&root).map_err(StateError::io("open the directory", &root))?;
+        Ok(Self { root, opened, durable: Mutex::default() })
     }
 
     /// Takes the directory for this process; see [`DirectoryLock`].
@@ -74,11 +83,19 @@ impl Directory {
         &self.root
     }
 
-    fn io(&self, action: &'static str, name: &str) -> impl FnOnce(Error) -> StorageError {
-        let (name, place) = (name.to_owned(), self.place());
-        move |source| match source.kind() {
-            ErrorKind::NotFound => StorageError::NotFound { name, place },
-            _ => StorageError::Io { action, name, place, source: advised(source) },
+    /// For failures of reading a blob: "not found" only if there is surely none.
+    fn reading(
+        &self,
+        action: &'static str,
+        name: &str,
+        file: &Path,
+    ) -> impl FnOnce(Error) -> StorageError + use<> {
+        let absent = |error: &Error| error.kind() == ErrorKind::NotFound;
+        let (found, name, place) = (self.is_absent(file), name.to_owned(), self.place());
+        move |source| match found {
+            Ok(true) if absent(&source) => StorageError::NotFound { name, place },
+            Err(source) => StorageError::Io { action, name, place, source: advised(source) },
+            Ok(_) => StorageError::Io { action, name, place, source: advised(source) },
         }
     }
 
@@ -141,6 +158,11 @@ impl Directory {
         file.write_all(rest)?;
         point(written)?;
         file.sync_all()?;
+        let there = file.metadata()?.len();
+        if there != bytes.len() as u64 {
+            let problem = format!("{there} of {} bytes are in the file after it was synced", bytes.len());
+            return Err(Error::new(ErrorKind::WriteZero, problem));
+        }
         disk::synced(staged.path());
         point(synced)?;
         Ok(staged)
@@ -156,10 +178,28 @@ impl Directory {
     ) -> Result<(), StorageError> {
         self.make_folder(file).map_err(self.failed("make the folder of", name))?;
         disk::renaming(staged.path(), file);
-        fs::rename(staged.path(), file).map_err(self.failed(action, name))?;
+        match link::rename(staged.path(), file, link::by_rename) {
+            Named::Made => {}
+            Named::Refused(error) => return Err(self.failed(action, name)(error)),
+            Named::Unknown(error) => return Err(self.unknown(action, name)(error)),
+            Named::Taken => {
+                return Err(self.failed(action, name)(Error::from(ErrorKind::AlreadyExists)));
+            }
+        }
         point("storage.visible")
             .and_then(|()| sync_folder(self.folder_of(file)))
             .map_err(self.unknown("sync the folder of", name))
+    }
+
+    /// Whether nothing is at a path, and the directory is still there to say so.
+    fn is_absent(&self, file: &Path) -> Result<bool, Error> {
+        let there = Identity::of(&self.root).ok();
+        if there != Some(Identity::of_open(&self.opened)?) {
+            let problem = "the directory that was opened is not there any more: it was removed or replaced, or its file \
+                           system is not mounted. Bring it back, then start the job again";
+            return Err(Error::other(problem));
+        }
+        link::is_absent(file, &self.root)
     }
 }
 
@@ -173,16 +213,13 @@ impl Storage for Directory {
     fn put_file(&self, name: &str, from: &Path) -> Result<(), StorageError> {
         let action = "copy a file to";
         let file = self.file(name)?;
-        let staged = temporary::Temporary::new(&self.root);
         let sync = |path: &Path| {
             File::options().write(true).open(path)?.sync_all()?;
             disk::synced(path);
             Ok(())
         };
-        disk::writing(staged.path());
-        fs::hard_link(from, staged.path())
-            .or_else(|_| fs::copy(from, staged.path()).map(drop))
-            .and_then(|()| sync(staged.path()))
+        let staged = link::staged(from, &self.root, link::by_link)
+            .and_then(|staged| sync(staged.path()).map(|()| staged))
             .map_err(self.failed(action, name))?;
         self.publish(action, name, &file, &staged)
     }
@@ -192,10 +229,11 @@ impl Storage for Directory {
         let staged = self.stage(bytes, RECORD).map_err(self.failed("create", name))?;
         self.make_folder(&file).map_err(self.failed("make the folder of", name))?;
         disk::linking(staged.path(), &file);
-        let put = match fs::hard_link(staged.path(), &file) {
-            Ok(()) => Put::Created,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Put::Exists,
-            Err(error) => return Err(self.failed("create", name)(error)),
+        let put = match link::link(staged.path(), &file, link::by_link) {
+            Named::Made => Put::Created,
+            Named::Taken => Put::Exists,
+            Named::Refused(error) => return Err(self.failed("create", name)(error)),
+            Named::Unknown(error) => return Err(self.unknown("create", name)(error)),
         };
         // After `Exists` too: what another process linked and did not sync yet, we build upon.
         point("decision.visible")
@@ -205,14 +243,16 @@ impl Storage for Directory {
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StorageError> {
-        fs::read(self.file(name)?).map_err(self.io("read", name))
+        let file = self.file(name)?;
+        fs::read(&file).map_err(|error| self.reading("read", name, &file)(error))
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, StorageError> {
         let path = self.file(name)?;
         let read = || {
-            let mut file = File::open(path)?;
-            if offset.checked_add(length).is_none_or(|end| end > file.metadata().map_or(0, |m| m.len())) {
+            let mut file = File::open(&path)?;
+            let there = file.metadata()?.len();
+            if offset.checked_add(length).is_none_or(|end| end > there) {
                 return Err(Error::new(ErrorKind::UnexpectedEof, "the file is shorter"));
             }
             file.seek(SeekFrom::Start(offset))?;
@@ -220,14 +260,13 @@ impl Storage for Directory {
             file.read_exact(&mut bytes)?;
             Ok(bytes)
         };
-        read().map_err(self.io("read a range of", name))
+        read().map_err(|error| self.reading("read a range of", name, &path)(error))
     }
 
     fn get_file(&self, name: &str, to: &Path) -> Result<(), StorageError> {
         let from = self.file(name)?;
-        fs::hard_link(&from, to)
-            .or_else(|_| fs::copy(&from, to).map(drop))
-            .map_err(self.io("copy to a local file", name))
+        link::link_or_copy(&from, to, link::by_link)
+            .map_err(|error| self.reading("copy to a local file", name, &from)(error))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
@@ -237,7 +276,13 @@ impl Storage for Directory {
             None => self.file(&format!("{prefix}?"))?,
         };
         let mut names = Vec::new();
-        walk(&folder, prefix, &mut names).map_err(self.failed("list", prefix))?;
+        match walk(&folder, prefix, &mut names) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // What has come to be since then was not there when it was asked for.
+                self.is_absent(&folder).map_err(self.failed("list", prefix))?;
+            }
+            walked => walked.map_err(self.failed("list", prefix))?,
+        }
         if prefix.is_empty() {
             let temporary = format!("{}/", temporary::FOLDER);
             names.retain(|name| name != lock::FILE && !name.starts_with(&temporary));
@@ -247,9 +292,12 @@ impl Storage for Directory {
     }
 
     fn delete(&self, name: &str) -> Result<(), StorageError> {
-        match fs::remove_file(self.file(name)?) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed("delete", name)(error)),
-            _ => Ok(()),
+        let file = self.file(name)?;
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.is_absent(&file).map(drop).map_err(self.failed("delete", name))
+            }
+            removed => removed.map_err(self.failed("delete", name)),
         }
     }
 
@@ -267,17 +315,17 @@ fn sync_folder(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the names of all files below a folder; one that is not there is empty.
+/// Adds the names of all files below a folder.
 fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), Error> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
+    for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         if entry.file_type()?.is_dir() {
-            walk(&entry.path(), &format!("{name}/"), names)?;
+            match walk(&entry.path(), &format!("{name}/"), names) {
+                // Removed since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                walked => walked?,
+            }
         } else {
             names.push(name);
         }
@@ -292,6 +340,9 @@ fn advised(error: Error) -> Error {
             "free space there or keep fewer checkpoints; the next checkpoint tries again"
         }
         ErrorKind::ReadOnlyFilesystem => "mount it writable",
+        ErrorKind::Unsupported | ErrorKind::CrossesDevices => {
+            "the checkpoint directory must be in one file system that has hard links"
+        }
         ErrorKind::PermissionDenied => "give this user read and write permission there",
         _ => return error,
     };

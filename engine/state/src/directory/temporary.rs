@@ -12,15 +12,25 @@ pub(super) const FOLDER: &str = ".tmp";
 /// Files of other hosts are removed at this age.
 const FOREIGN_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// Number of the next temporary file.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// The path of a new temporary file, removed when dropped (if it is still there).
 pub(super) struct Temporary(PathBuf);
 
 impl Temporary {
     pub(super) fn new(root: &Path) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}.{}.{}.{number}", host(), std::process::id(), start());
         Self(root.join(FOLDER).join(name))
+    }
+
+    /// The path of a new file beside another, outside the storage.
+    pub(super) fn beside(file: &Path) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".copy-{}-{number}", std::process::id()));
+        Self(file.with_file_name(name))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -57,7 +67,8 @@ fn is_left_over(entry: &fs::DirEntry) -> bool {
     }
     if whose == host() && Path::new("/proc/self").exists() {
         // A number like ours is that of an earlier process.
-        return pid == std::process::id().to_string() || !Path::new("/proc").join(pid).exists();
+        let gone = || matches!(Path::new("/proc").join(pid).try_exists(), Ok(false));
+        return pid == std::process::id().to_string() || gone();
     }
     let age = entry.metadata().and_then(|data| data.modified()).map(|time| time.elapsed());
     matches!(age, Ok(Ok(age)) if age > FOREIGN_AGE)

@@ -129,3 +129,63 @@ fn failures_say_what_where_and_why() {
     let full = super::advised(Error::from(ErrorKind::StorageFull)).to_string();
     assert!(full.contains("free space"), "{full}");
 }
+
+#[test]
+fn a_local_file_that_is_the_blob_already_is_success_and_leaves_it_whole() {
+    let (folder, store) = directory();
+    store.put("state/table", b"a stored table").unwrap();
+    let local = folder.path().join("local");
+    std::fs::hard_link(store.path().join("state/table"), &local).unwrap();
+    store.get_file("state/table", &local).unwrap();
+    assert_eq!(store.get("state/table").unwrap(), b"a stored table");
+    store.put_file("state/table", &local).unwrap();
+    assert_eq!(store.get("state/table").unwrap(), b"a stored table");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_not_an_empty_folder_and_not_a_missing_blob() {
+    let (folder, store) = directory();
+    store.put("log/1", b"decided").unwrap();
+    let (mounted, away) = (store.path().join("log"), folder.path().join("away"));
+    std::fs::rename(&mounted, &away).unwrap();
+    std::os::unix::fs::symlink(&away, &mounted).unwrap();
+    assert_eq!(store.list("log/").unwrap(), ["log/1"]);
+    assert!(matches!(store.get("log/2"), Err(StorageError::NotFound { .. })));
+    std::fs::rename(&away, folder.path().join("not mounted")).unwrap();
+    let errors = [
+        store.list("log/").unwrap_err(),
+        store.get("log/1").unwrap_err(),
+        store.get_range("log/1", 0, 1).unwrap_err(),
+        store.get_file("log/1", &folder.path().join("local")).unwrap_err(),
+        store.delete("log/1").unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, StorageError::Io { .. }), "{error:?}");
+        assert!(error.to_string().contains("leads nowhere"), "{error}");
+    }
+}
+
+#[test]
+fn a_directory_that_was_replaced_or_removed_knows_of_no_absence() {
+    let (folder, store) = directory();
+    store.put("log/1", b"decided").unwrap();
+    std::fs::rename(store.path(), folder.path().join("away")).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            std::fs::create_dir(store.path()).unwrap();
+        }
+        let errors = [store.list("log/").unwrap_err(), store.get("log/1").unwrap_err()];
+        for error in errors {
+            assert!(matches!(error, StorageError::Io { .. }), "{error:?}");
+            assert!(error.to_string().contains("removed or replaced"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_blob_is_not_missing_because_the_local_folder_is() {
+    let (folder, store) = directory();
+    store.put("state/table", b"x").unwrap();
+    let error = store.get_file("state/table", &folder.path().join("none/local")).unwrap_err();
+    assert!(matches!(error, StorageError::Io { .. }), "{error:?}");
+}

@@ -70,6 +70,10 @@ pub(super) fn copy(
             continue;
         }
         let (read, crc32c) = checksum(&path)?;
+        if read != bytes {
+            let problem = format!("{read} bytes were read of a file of {bytes}");
+            return Err(StateError::io("read all of", &path)(std::io::Error::other(problem)));
+        }
         let file = FileRef { name: name(&local), kind: FileKind::Spill, bytes: read, crc32c };
         storage.put_file(&file.name, &path)?;
         copied.bytes += read;

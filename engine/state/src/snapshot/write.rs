@@ -2,6 +2,7 @@
 
 use super::{END, Head, MAGIC, Section, VERSION};
 use crate::error::StateError;
+use crate::persist::checksum;
 use crate::storage::Storage;
 use staunch_checkpoint::{FileKind, FileRef};
 use std::fs::File;
@@ -121,6 +122,11 @@ impl Writer {
             Output::Memory(bytes) => storage.put(&name, bytes)?,
             Output::Local(path, file) => {
                 file.flush().map_err(StateError::io("write", path))?;
+                let (there, expected) = (checksum(path)?, (self.written, self.crc32c));
+                if there != expected {
+                    let problem = format!("length and checksum {there:x?} instead of {expected:x?}");
+                    return Err(StateError::io("read back", path)(std::io::Error::other(problem)));
+                }
                 storage.put_file(&name, path)?;
             }
         }
