@@ -2,6 +2,7 @@
 //!
 //! Record `i` of split `s` is a pure function of `(s, i)`, so a restart makes the same records again.
 
+use staunch_core::context::SourceContext;
 use staunch_core::source::{Progress, Records, Source, SplitReader};
 use staunch_core::{Error, Result};
 use std::fmt;
@@ -47,11 +48,11 @@ where
     type Position = u64;
     type Reader = SequenceReader<F>;
 
-    async fn splits(&self) -> Result<Vec<(String, u32)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, u32)>> {
         Ok((0..self.splits).map(|split| (split.to_string(), split)).collect())
     }
 
-    async fn open(&self, split: u32, at: Option<u64>) -> Result<Self::Reader> {
+    async fn open(&self, split: u32, at: Option<u64>, _: &SourceContext) -> Result<Self::Reader> {
         let (next, end) = (at.unwrap_or(0), self.count.unwrap_or(u64::MAX));
         if split >= self.splits || next > end {
             return Err(Error::job(format!(

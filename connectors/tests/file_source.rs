@@ -4,7 +4,7 @@
 
 mod by_hand;
 
-use by_hand::{poll, read_all, run};
+use by_hand::{here, poll, read_all, run};
 use serde::Deserialize;
 use staunch_connectors::file::{self, FileSplit};
 use staunch_core::source::{Progress, Records, Source, SplitReader};
@@ -96,7 +96,7 @@ fn a_file_with_two_names_in_a_directory_is_refused_and_both_are_said() {
                 symlink(&far, &one).unwrap();
                 symlink(&far, &two).unwrap();
             }
-            let error = file::lines(dir.path()).splits().await.unwrap_err();
+            let error = file::lines(dir.path()).splits(&here()).await.unwrap_err();
             for word in ["one.txt", "two.txt", "are the same file"] {
                 assert!(error.to_string().contains(word), "{kind}: no {word:?} in {error}");
             }
@@ -126,7 +126,7 @@ fn csv_rows_are_typed_by_the_header_and_bad_ones_say_where_and_why() {
         );
         assert_eq!(bad[1].place, "flights.csv line 5");
         assert!(bad[1].reason.contains("number of fields is 2"), "{}", bad[1].reason);
-        let error = file::rows::<Flight>(&path).delimiter(b'"').splits().await.unwrap_err();
+        let error = file::rows::<Flight>(&path).delimiter(b'"').splits(&here()).await.unwrap_err();
         assert!(error.to_string().contains("delimiter"), "{error}");
     });
 }
@@ -136,18 +136,18 @@ fn missing_and_unreadable_paths_say_what_to_do() {
     run(async {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("missing");
-        let error = file::lines(&path).splits().await.unwrap_err();
+        let error = file::lines(&path).splits(&here()).await.unwrap_err();
         assert!(error.to_string().contains("missing does not exist; give the path"), "{error}");
         assert_eq!(error.kind(), staunch_core::error::Kind::Job);
-        let error = file::lines("/dev/null").splits().await.unwrap_err();
+        let error = file::lines("/dev/null").splits(&here()).await.unwrap_err();
         assert!(error.to_string().contains("neither a file nor a directory"), "{error}");
         fs::write(&path, "a\n").unwrap();
         let source = file::lines(&path);
-        let (_, split) = source.splits().await.unwrap().remove(0);
+        let (_, split) = source.splits(&here()).await.unwrap().remove(0);
         fs::rename(&path, dir.path().join("other")).unwrap();
-        let error = source.open(split.clone(), None).await.unwrap_err();
+        let error = source.open(split.clone(), None, &here()).await.unwrap_err();
         assert!(error.to_string().contains("cannot open"), "{error}");
-        let error = file::lines(dir.path().join("other")).open(split, None).await.unwrap_err();
+        let error = file::lines(dir.path().join("other")).open(split, None, &here()).await.unwrap_err();
         assert!(error.to_string().contains("position in `missing`"), "{error}");
     });
 }
@@ -187,8 +187,8 @@ fn a_followed_file_yields_lines_as_they_become_complete() {
         fs::write(&path, "").unwrap();
         let source = file::lines(&path).follow(true);
         assert!(source.discover_every().is_some() && file::lines(&path).discover_every().is_none());
-        let (_, split) = source.splits().await.unwrap().remove(0);
-        let mut reader = source.open(split.clone(), None).await.unwrap();
+        let (_, split) = source.splits(&here()).await.unwrap().remove(0);
+        let mut reader = source.open(split.clone(), None, &here()).await.unwrap();
         let idle = poll(&mut reader, |_| true).unwrap();
         assert_eq!((idle.progress, idle.records.len()), (Progress::Idle, 0));
         append(&path, "one\ntw");
@@ -200,7 +200,7 @@ fn a_followed_file_yields_lines_as_they_become_complete() {
         let at = reader.position();
         drop(reader);
         append(&path, "four\n");
-        let mut reader = source.open(split, Some(at)).await.unwrap();
+        let mut reader = source.open(split, Some(at), &here()).await.unwrap();
         assert_eq!(poll(&mut reader, |records| !records.is_empty()).unwrap().records, ["four"]);
     });
 }
@@ -212,8 +212,8 @@ fn a_followed_csv_file_waits_for_its_header_and_for_closing_quotes() {
         let path = dir.path().join("f.csv");
         fs::write(&path, "carrier,fli").unwrap();
         let source = file::rows::<Flight>(&path).follow(true);
-        let (_, split) = source.splits().await.unwrap().remove(0);
-        let mut reader = source.open(split, None).await.unwrap();
+        let (_, split) = source.splits(&here()).await.unwrap().remove(0);
+        let mut reader = source.open(split, None, &here()).await.unwrap();
         append(&path, "ght,dep_delay\n\"U\n");
         std::thread::sleep(Duration::from_millis(150));
         assert!(poll(&mut reader, |_| true).unwrap().records.is_empty());
@@ -228,9 +228,9 @@ fn new_files_turn_up_in_a_followed_directory() {
     run(async {
         let dir = TempDir::new().unwrap();
         let source = file::lines(dir.path()).follow(true);
-        assert!(source.splits().await.unwrap().is_empty());
+        assert!(source.splits(&here()).await.unwrap().is_empty());
         fs::write(dir.path().join("new.txt"), "1\n").unwrap();
-        let ids: Vec<String> = source.splits().await.unwrap().into_iter().map(|(id, _)| id).collect();
+        let ids: Vec<String> = source.splits(&here()).await.unwrap().into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, ["new.txt"]);
     });
 }
@@ -243,8 +243,8 @@ fn a_followed_file_that_is_deleted_ends_and_one_that_is_cut_or_replaced_is_an_er
             let path = dir.path().join("log.txt");
             fs::write(&path, "one\ntwo\n").unwrap();
             let source = file::lines(&path).follow(true);
-            let (_, split) = source.splits().await.unwrap().remove(0);
-            let mut reader = source.open(split, None).await.unwrap();
+            let (_, split) = source.splits(&here()).await.unwrap().remove(0);
+            let mut reader = source.open(split, None, &here()).await.unwrap();
             assert_eq!(poll(&mut reader, |records| records.len() == 2).unwrap().records, ["one", "two"]);
             match change {
                 "delete" => {
@@ -278,23 +278,24 @@ fn a_file_that_is_renamed_while_its_reader_is_behind_is_not_read_twice() {
             let (old, new) = (dir.path().join("a.log"), dir.path().join("b.log"));
             fs::write(&old, "line\n".repeat(500_000)).unwrap();
             let source = file::lines(dir.path()).follow(true);
-            let (_, split) = source.splits().await.unwrap().remove(0);
-            let reader = source.open(split.clone(), None).await.unwrap();
+            let (_, split) = source.splits(&here()).await.unwrap().remove(0);
+            let reader = source.open(split.clone(), None, &here()).await.unwrap();
             match link {
                 false => fs::rename(&old, &new).unwrap(),
                 true => fs::hard_link(&old, &new).unwrap(),
             }
             // Each worker has a source of its own.
             let source = file::lines(dir.path()).follow(true);
-            let found = source.splits().await.unwrap_err().to_string();
+            let found = source.splits(&here()).await.unwrap_err().to_string();
             assert!(found.contains("a.log") && found.contains("b.log"), "{found}");
             // As if it had been found a moment before the reader was there.
             let second = FileSplit { name: "b.log".into() };
-            let opened = source.open(second.clone(), None).await.err().unwrap().to_string();
+            let opened = source.open(second.clone(), None, &here()).await.err().unwrap().to_string();
             assert!(opened.contains("read as a.log") && opened.contains("must keep its name"), "{opened}");
             // Once the reader is gone, it may be read.
             drop(reader);
-            let gone = || source.open(second.clone(), None);
+            let place = here();
+            let gone = || source.open(second.clone(), None, &place);
             let begin = Instant::now();
             while let Err(error) = gone().await {
                 assert!(begin.elapsed() < Duration::from_secs(20), "{error}");
@@ -315,8 +316,8 @@ fn a_file_that_is_cut_while_its_reader_is_blocked_is_an_error() {
             let path = dir.path().join("log.txt");
             fs::write(&path, original.join("\n") + "\n").unwrap();
             let source = file::lines(&path).follow(follow);
-            let (_, split) = source.splits().await.unwrap().remove(0);
-            let mut reader = source.open(split, None).await.unwrap();
+            let (_, split) = source.splits(&here()).await.unwrap().remove(0);
+            let mut reader = source.open(split, None, &here()).await.unwrap();
             std::thread::sleep(Duration::from_millis(200));
             fs::write(&path, new).unwrap();
             let mut cx = Context::from_waker(Waker::noop());
@@ -354,8 +355,8 @@ fn large_files_are_read_to_the_end() {
 }
 
 async fn measure<S: Source>(what: &str, source: S) -> usize {
-    let (_, split) = source.splits().await.unwrap().remove(0);
-    let mut reader = source.open(split, None).await.unwrap();
+    let (_, split) = source.splits(&here()).await.unwrap().remove(0);
+    let mut reader = source.open(split, None, &here()).await.unwrap();
     // On a thread of its own, as the engine does it: inside the runtime, tokio's budget of polls would
     // leave the channel of a background reader pending for ever.
     std::thread::scope(|scope| scope.spawn(|| read_and_count(what, &mut reader)).join().unwrap())

@@ -3,7 +3,7 @@
 
 mod by_hand;
 
-use by_hand::run;
+use by_hand::{here, run};
 use staunch_connectors::memory::{collect, collection};
 use staunch_connectors::{discard, generator, stdout};
 use staunch_core::sink::{Guarantee, Sink};
@@ -16,9 +16,9 @@ staunch_testing::sink_conformance!(collect::<Row>());
 fn a_collection_with_other_splits_or_fewer_records_is_an_error() {
     run(async {
         let source = collection((0..10).collect::<Vec<u32>>()).splits(3);
-        let (_, split) = Source::splits(&source).await.unwrap().remove(0);
-        assert!(source.open(split.clone(), Some(5)).await.is_err());
-        assert!(source.clone().splits(2).open(split, None).await.is_err());
+        let (_, split) = Source::splits(&source, &here()).await.unwrap().remove(0);
+        assert!(source.open(split.clone(), Some(5), &here()).await.is_err());
+        assert!(source.clone().splits(2).open(split, None, &here()).await.is_err());
     });
 }
 
@@ -26,10 +26,10 @@ fn a_collection_with_other_splits_or_fewer_records_is_an_error() {
 fn a_generator_refuses_splits_and_records_that_it_does_not_make_and_may_be_endless() {
     run(async {
         let source = generator::sequence(Some(9), 2, |split, index| u64::from(split) * 100 + index);
-        assert!(source.open(0, Some(10)).await.is_err());
-        assert!(source.open(2, None).await.is_err());
+        assert!(source.open(0, Some(10), &here()).await.is_err());
+        assert!(source.open(2, None, &here()).await.is_err());
         let endless = generator::sequence(None, 1, |_, index| index);
-        let mut reader = endless.open(0, Some(u64::MAX - 1)).await.unwrap();
+        let mut reader = endless.open(0, Some(u64::MAX - 1), &here()).await.unwrap();
         assert_eq!(by_hand::poll(&mut reader, |_| false).unwrap().records, [u64::MAX - 1]);
     });
 }

@@ -1,8 +1,9 @@
 //! A job with a bug in its source. For the test of what such a bug looks like to whoever runs the job.
 
+use staunch::core::context::SourceContext;
 use staunch::core::source::Source;
-use staunch::core::time::EventTimePolicy;
 use staunch::{file, prelude::*};
+use std::collections::BTreeMap;
 
 #[derive(Clone, clap::Args)]
 struct Args {
@@ -14,25 +15,28 @@ struct Args {
     output: PathBuf,
 }
 
-/// Lines. It says that it assigns event times, and does not: `assign` is missing.
+/// Lines. What it needs to open a file is keyed by pairs, which no JSON can hold.
 struct Forgetful(file::Lines);
 
 impl Source for Forgetful {
     type Record = String;
-    type Split = file::FileSplit;
+    type Split = BTreeMap<(u32, u32), file::FileSplit>;
     type Position = file::FilePosition;
     type Reader = <file::Lines as Source>::Reader;
 
-    async fn splits(&self) -> Result<Vec<(String, Self::Split)>> {
-        self.0.splits().await
+    async fn splits(&self, context: &SourceContext) -> Result<Vec<(String, Self::Split)>> {
+        let listed = self.0.splits(context).await?;
+        Ok(listed.into_iter().map(|(id, split)| (id, [((0, 0), split)].into())).collect())
     }
 
-    async fn open(&self, split: Self::Split, at: Option<Self::Position>) -> Result<Self::Reader> {
-        self.0.open(split, at).await
-    }
-
-    fn event_time_policy(&self) -> Option<EventTimePolicy> {
-        Some(EventTimePolicy { lateness: Duration::ZERO, idle_after: None })
+    async fn open(
+        &self,
+        split: Self::Split,
+        at: Option<Self::Position>,
+        context: &SourceContext,
+    ) -> Result<Self::Reader> {
+        let file = split.into_values().next().ok_or_else(|| Error::internal("a split without a file"))?;
+        self.0.open(file, at, context).await
     }
 }
 

@@ -6,6 +6,7 @@ use super::position::FilePosition;
 use super::reader::{FileReader, Settings};
 use serde::{Deserialize, Serialize};
 use staunch_core::background::Background;
+use staunch_core::context::SourceContext;
 use staunch_core::source::Source;
 use staunch_core::{Error, Result};
 use std::collections::HashMap;
@@ -77,7 +78,7 @@ impl<F: Format> Source for Files<F> {
     type Position = FilePosition;
     type Reader = Background<FileReader<F>>;
 
-    async fn splits(&self) -> Result<Vec<(String, FileSplit)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, FileSplit)>> {
         self.format.check().map_err(Error::job)?;
         let names = names(&self.path, self.follow)?;
         Ok(names.into_iter().map(|name| (name.clone(), FileSplit { name })).collect())
@@ -87,7 +88,12 @@ impl<F: Format> Source for Files<F> {
         self.follow.then_some(DISCOVER_EVERY)
     }
 
-    async fn open(&self, split: FileSplit, at: Option<FilePosition>) -> Result<Self::Reader> {
+    async fn open(
+        &self,
+        split: FileSplit,
+        at: Option<FilePosition>,
+        _: &SourceContext,
+    ) -> Result<Self::Reader> {
         let path = if self.path.is_dir() { self.path.join(&split.name) } else { self.path.clone() };
         if text(&path)? != split.name {
             return Err(Error::job(format!(

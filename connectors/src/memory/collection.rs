@@ -1,6 +1,7 @@
 //! A collection as a source.
 
 use serde::{Deserialize, Serialize};
+use staunch_core::context::SourceContext;
 use staunch_core::source::{Progress, Records, Source, SplitReader};
 use staunch_core::{Error, Result};
 use std::sync::Arc;
@@ -48,12 +49,12 @@ impl<T: Clone + Send + Sync + 'static> Source for Collection<T> {
     type Position = u64;
     type Reader = CollectionReader<T>;
 
-    async fn splits(&self) -> Result<Vec<(String, CollectionSplit)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, CollectionSplit)>> {
         let split = |index: u32| (index.to_string(), CollectionSplit { index, of: self.splits });
         Ok((0..self.splits).map(split).collect())
     }
 
-    async fn open(&self, split: CollectionSplit, at: Option<u64>) -> Result<Self::Reader> {
+    async fn open(&self, split: CollectionSplit, at: Option<u64>, _: &SourceContext) -> Result<Self::Reader> {
         let CollectionSplit { index, of } = split;
         let next = at.unwrap_or(0);
         let length =

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use staunch_core::Result;
+use staunch_core::context::SourceContext;
 use staunch_core::source::{DeadLetter, Progress, Records, Source, SplitReader};
 use std::future::Future;
 use std::task::{Context, Waker};
@@ -62,14 +63,19 @@ where
     }
 }
 
+/// Where a source is that runs in no job.
+pub fn here() -> SourceContext {
+    SourceContext::alone("by-hand")
+}
+
 /// All records of a source that ends, split by split.
 pub async fn read_all<S: Source>(source: &S) -> Result<Vec<(String, Vec<S::Record>, Vec<DeadLetter>)>>
 where
     S::Record: Clone,
 {
     let mut all = Vec::new();
-    for (id, split) in source.splits().await? {
-        let mut reader = source.open(split, None).await?;
+    for (id, split) in source.splits(&here()).await? {
+        let mut reader = source.open(split, None, &here()).await?;
         let polled = poll(&mut reader, |_| false)?;
         all.push((id, polled.records, polled.bad));
     }

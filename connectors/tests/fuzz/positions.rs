@@ -1,7 +1,7 @@
 //! Positions: in files, in collections, of the generator.
 
 use super::{Shown, all_common, altered, no_panic, texts};
-use crate::by_hand::{poll, run};
+use crate::by_hand::{here, poll, run};
 use crate::mutate::fuzz;
 use serde_json::{Value, json};
 use staunch_connectors::file::{self, FilePosition};
@@ -23,10 +23,10 @@ fn a_mutated_position_is_an_error_or_begins_where_it_says() {
     fs::write(&path, lines.join("\n")).unwrap();
     let source = file::lines(&path);
     let (split, positions) = run(async {
-        let (_, split) = source.splits().await.unwrap().remove(0);
+        let (_, split) = source.splits(&here()).await.unwrap().remove(0);
         let mut positions = Vec::new();
         for count in [1, 50, 150, 200] {
-            let mut reader = source.open(split.clone(), None).await.unwrap();
+            let mut reader = source.open(split.clone(), None, &here()).await.unwrap();
             let read = poll(&mut reader, |records| records.len() >= count).unwrap().records.len();
             positions.push((read, reader.position()));
         }
@@ -38,7 +38,7 @@ fn a_mutated_position_is_an_error_or_begins_where_it_says() {
         let Ok(position) = serde_json::from_slice::<FilePosition>(input) else { return };
         let offset = position.offset;
         let read = run(async {
-            let mut reader = source.open(split.clone(), Some(position)).await?;
+            let mut reader = source.open(split.clone(), Some(position), &here()).await?;
             poll(&mut reader, |_| false)
         });
         match read {
@@ -65,7 +65,7 @@ fn a_mutated_position_is_an_error_or_begins_where_it_says() {
 fn a_mutated_position_in_a_collection_is_an_error_or_begins_where_it_says() {
     let numbers: Vec<u64> = (0..100).collect();
     let source = collection(numbers.clone()).splits(SPLITS);
-    let splits = run(Source::splits(&source)).unwrap();
+    let splits = run(Source::splits(&source, &here())).unwrap();
     let good: Vec<Value> = splits
         .iter()
         .flat_map(|(_, split)| [json!([split, 0]), json!([split, 17]), json!([split, null])])
@@ -82,7 +82,7 @@ fn a_mutated_position_in_a_collection_is_an_error_or_begins_where_it_says() {
         let plain = serde_json::to_value(&split).unwrap();
         let (index, next) = (plain["index"].as_u64().unwrap() as usize, at.unwrap_or(0));
         let all: Vec<u64> = numbers.iter().copied().skip(index).step_by(SPLITS as usize).collect();
-        let opened = run(source.open(split, at));
+        let opened = run(source.open(split, at, &here()));
         assert_eq!(opened.is_ok(), plain["of"] == SPLITS && next <= all.len() as u64);
         let Ok(mut reader) = opened else {
             refused += 1;
@@ -112,7 +112,7 @@ fn a_mutated_position_of_a_generator_is_an_error_or_begins_where_it_says() {
         };
         let next = at.unwrap_or(0);
         let made = |until: u64| -> Vec<(u32, u64)> { (next..until).map(|index| (split, index)).collect() };
-        let opened = run(source.open(split, at));
+        let opened = run(source.open(split, at, &here()));
         assert_eq!(opened.is_ok(), split < SPLITS && next <= COUNT);
         match opened {
             Ok(mut reader) => {
@@ -122,7 +122,7 @@ fn a_mutated_position_of_a_generator_is_an_error_or_begins_where_it_says() {
             }
             Err(_) => refused += 1,
         }
-        let opened = run(endless.open(split, at));
+        let opened = run(endless.open(split, at, &here()));
         assert_eq!(opened.is_ok(), split < SPLITS);
         if let Ok(mut reader) = opened {
             let (mut out, until) = (Records::with_limit(10), next.saturating_add(10));

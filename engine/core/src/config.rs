@@ -38,6 +38,8 @@ pub struct RunConfig {
     pub inflight_bytes: usize,
     /// Wall-clock length of a step of progress.
     pub step: Duration,
+    /// How long a source may take to list its splits at the start, or to open one, before the run ends.
+    pub open_timeout: Duration,
     /// How long a commit may take, with all its repetitions, before the job stops.
     pub commit_timeout: Duration,
     /// At least once: no step waits for the barrier of its other inputs. What it takes of the next epoch
@@ -63,6 +65,7 @@ impl RunConfig {
             state_dir: None,
             inflight_bytes: 16 << 20,
             step: Duration::from_millis(5),
+            open_timeout: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(60),
             guarantee: Guarantee::ExactlyOnce,
         }

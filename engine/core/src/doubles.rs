@@ -1,21 +1,20 @@
 //! Test doubles: sources and sinks that take the place of a job's own, found by the names of their steps.
 //!
-//! The job's program stays as it is; its own source still says which event time a record has. For the crate
-//! `staunch-testing`.
+//! The job's program stays as it is, and so do the options of its sources: which event time a record has, what
+//! happens to bad input. For the crate `staunch-testing`.
 
 use crate::error::{Error, Result};
 use crate::runtime::{self, Flow, Site, SourceFlows};
 use crate::sink::Sink;
-use crate::source::{BadInput, Source};
-use crate::time::EventTimePolicy;
+use crate::source::Source;
+use crate::source_ext::Options;
 use std::any::{Any, type_name};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 type AddSink<T> = Arc<dyn for<'s> Fn(&Site<'s>, Flow<'s, T>, &str) + Send + Sync>;
 type AddSource<T> =
-    Arc<dyn for<'s> Fn(&Site<'s>, &str, u32, Timing<T>, bool) -> SourceFlows<'s, T> + Send + Sync>;
+    Arc<dyn for<'s> Fn(&Site<'s>, &str, u32, Options<T>, bool) -> SourceFlows<'s, T> + Send + Sync>;
 
 /// Doubles by the names of the steps whose place they take.
 #[derive(Clone, Default)]
@@ -34,9 +33,10 @@ impl Doubles {
     /// This source takes the place of the job's source of this name.
     pub fn source<D: Source>(&mut self, name: &str, double: D) {
         let double = Arc::new(double);
-        let add: AddSource<D::Record> = Arc::new(move |site, name, number, timing, dead_letters| {
-            let timed = Timed { double: Arc::clone(&double), timing };
-            runtime::source(site, name, number, Arc::new(timed), dead_letters)
+        let add: AddSource<D::Record> = Arc::new(move |site, name, number, options, dead_letters| {
+            // A rate is for the outside that the double stands for.
+            let options = Options { rate: None, ..options };
+            runtime::source(site, name, number, Arc::clone(&double), options, dead_letters)
         });
         let record = type_name::<D::Record>();
         self.sources.insert(name.to_owned(), Double { add: Arc::new(add), record });
@@ -79,56 +79,5 @@ impl Double {
                 type_name::<T>()
             ))
         })
-    }
-}
-
-/// How the source whose place is taken assigns event time, and what it does with bad input.
-pub(crate) struct Timing<T> {
-    policy: Option<EventTimePolicy>,
-    assign: Arc<dyn Fn(&[T], &mut Vec<i64>) + Send + Sync>,
-    bad_input: BadInput,
-}
-
-impl<T: 'static> Timing<T> {
-    pub(crate) fn of<S: Source<Record = T>>(original: S) -> Self {
-        let (policy, bad_input) = (original.event_time_policy(), original.bad_input());
-        Self { policy, assign: Arc::new(move |records, times| original.assign(records, times)), bad_input }
-    }
-}
-
-/// A double with the event time of the original.
-struct Timed<D: Source> {
-    double: Arc<D>,
-    timing: Timing<D::Record>,
-}
-
-impl<D: Source> Source for Timed<D> {
-    type Record = D::Record;
-    type Split = D::Split;
-    type Position = D::Position;
-    type Reader = D::Reader;
-
-    async fn splits(&self) -> Result<Vec<(String, Self::Split)>> {
-        self.double.splits().await
-    }
-
-    fn discover_every(&self) -> Option<Duration> {
-        self.double.discover_every()
-    }
-
-    async fn open(&self, split: Self::Split, at: Option<Self::Position>) -> Result<Self::Reader> {
-        self.double.open(split, at).await
-    }
-
-    fn event_time_policy(&self) -> Option<EventTimePolicy> {
-        self.timing.policy
-    }
-
-    fn assign(&self, records: &[Self::Record], times: &mut Vec<i64>) {
-        (self.timing.assign)(records, times);
-    }
-
-    fn bad_input(&self) -> BadInput {
-        self.timing.bad_input
     }
 }

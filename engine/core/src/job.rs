@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::plan::{NodeId, Plan, What};
 use crate::runtime::{self, Site};
 use crate::sink::Sink;
-use crate::source::{BadInput, DeadLetter, Source};
+use crate::source::{DeadLetter, Source};
+use crate::source_ext::{IntoSource, Options};
 use crate::stream::Stream;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -37,19 +38,14 @@ impl<'s> Job<'s> {
     }
 
     /// Adds a source. Its name finds its positions in checkpoints, so keep it.
-    pub fn source<S: Source>(&self, name: &str, source: S) -> Stream<'s, S::Record> {
-        if source.bad_input() == BadInput::DeadLetter {
-            self.refuse(Error::job(format!(
-                "source `{name}` sends bad input to its dead letters, but they go nowhere; use job.source_with_dead_letters"
-            )));
-        }
+    pub fn source<S: IntoSource>(&self, name: &str, source: S) -> Stream<'s, S::Record> {
         self.add_source(name, source, false).0
     }
 
     /// Adds a source together with the stream of its dead letters: input that could not be understood.
     /// They are part of the same checkpoints as the records. Sets the policy to
-    /// [`BadInput::DeadLetter`].
-    pub fn source_with_dead_letters<S: Source>(
+    /// [`BadInput::DeadLetter`](crate::source::BadInput::DeadLetter).
+    pub fn source_with_dead_letters<S: IntoSource>(
         &self,
         name: &str,
         source: S,
@@ -59,15 +55,19 @@ impl<'s> Job<'s> {
         (records, Stream::new(self.clone(), letters, None, node))
     }
 
-    fn add_source<S: Source>(
+    fn add_source<S: IntoSource>(
         &self,
         name: &str,
         source: S,
         dead_letters: bool,
     ) -> (Stream<'s, S::Record>, runtime::Flow<'s, DeadLetter>) {
-        let timed = source.event_time_policy().is_some();
+        let (source, options) = source.into_parts();
+        if let Err(wrong) = options.check(name, dead_letters) {
+            self.refuse(wrong);
+        }
+        let timed = options.event_time.is_some();
         let node = self.add(What::Source { name: name.to_owned() }, vec![], timed);
-        let flows = self.open_source(name, node as u32, source, dead_letters);
+        let flows = self.open_source(name, node as u32, source, options, dead_letters);
         (Stream::new(self.clone(), flows.records, flows.marks, node), flows.letters)
     }
 
@@ -76,13 +76,14 @@ impl<'s> Job<'s> {
         name: &str,
         number: u32,
         source: S,
+        options: Options<S::Record>,
         dead_letters: bool,
     ) -> runtime::SourceFlows<'s, S::Record> {
         #[cfg(feature = "simulation")]
         if let Some(add) = self.double(|doubles| doubles.take_source::<S::Record>(name)) {
-            return add(&self.site, name, number, crate::doubles::Timing::of(source), dead_letters);
+            return add(&self.site, name, number, options, dead_letters);
         }
-        runtime::source(&self.site, name, number, Arc::new(source), dead_letters)
+        runtime::source(&self.site, name, number, Arc::new(source), options, dead_letters)
     }
 
     pub(crate) fn open_sink<S: Sink>(&self, flow: runtime::Flow<'s, S::Record>, name: &str, sink: S) {

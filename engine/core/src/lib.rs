@@ -1,13 +1,14 @@
 //! The core of Staunch: what a job is made of, and the runtime that executes it.
 //!
 //! Reading order: [`job`] and [`stream`] (how a program describes a job), [`source`] and [`sink`] (the
-//! contracts of connectors), [`keyed`] (the contract of stateful operators), [`time`] (event time),
+//! contracts of connectors; [`context`]: what they are told), [`keyed`] (the contract of stateful operators), [`time`] (event time),
 //! [`mod@plan`] (the graph as data), [`mod@run`] (running it). Behind them stands the private `runtime`,
 //! the only module that names the dataflow library.
 
 pub mod background;
 pub mod batch;
 pub mod config;
+pub mod context;
 pub mod control;
 #[cfg(feature = "simulation")]
 pub mod doubles;
@@ -34,7 +35,7 @@ pub use error::{Error, Result};
 pub use job::Job;
 pub use metrics::Metrics;
 pub use run::{plan, run};
-pub use source_ext::SourceExt;
+pub use source_ext::{IntoSource, SourceExt};
 pub use staunch_checkpoint::{CheckpointId, Committable, Generation};
 pub use staunch_crash as crash;
 pub use staunch_state::{InMemoryStorage, Put, Storage, StorageError};

@@ -35,6 +35,7 @@ pub struct Metrics {
     state_bytes: IntGaugeVec,
     cache_hit_ratio: GaugeVec,
     rocksdb_keys: IntGaugeVec,
+    connector: GaugeVec,
     pub(crate) commits: IntCounterVec,
     pub(crate) checkpoint_duration: Histogram,
     pub(crate) checkpoint_alignment: Histogram,
@@ -147,6 +148,10 @@ impl Metrics {
             cache_hit_ratio: make
                 .float_gauges("state_cache_hit_ratio", "Share of state accesses found in memory"),
             rocksdb_keys: make.gauges("rocksdb_keys", "State entries in RocksDB (its estimate)"),
+            connector: make.register(GaugeVec::new(
+                make.opts("connector", "A figure of a connector's own"),
+                &["step", "worker", "figure"],
+            )),
             commits: make.counters("commits_total", "Commits, by result", &["sink", "result"]),
             checkpoint_duration: make
                 .seconds("checkpoint_duration_seconds", "Barrier to decision of a checkpoint"),
@@ -209,6 +214,11 @@ impl Metrics {
                 gauge.with_label_values(labels).set(share);
             }
         }
+    }
+
+    /// A figure of a connector's own.
+    pub(crate) fn connector(&self, step: &str, instance: u32, figure: &str) -> Gauge {
+        self.connector.with_label_values(&[step, &instance.to_string(), figure])
     }
 
     /// For a step that begins to run.

@@ -5,8 +5,8 @@
 //! position of its own. The engine owns everything else: which worker reads which split, barriers,
 //! flow control, event time, what happens to bad input, and where a restart seeks to.
 
+use crate::context::SourceContext;
 use crate::error::Result;
-use crate::time::EventTimePolicy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -32,7 +32,10 @@ pub trait Source: Send + Sync + 'static {
     ///
     /// # Errors
     /// The input cannot be listed (a missing file, a server that refuses).
-    fn splits(&self) -> impl Future<Output = Result<Vec<(String, Self::Split)>>> + Send;
+    fn splits(
+        &self,
+        context: &SourceContext,
+    ) -> impl Future<Output = Result<Vec<(String, Self::Split)>>> + Send;
 
     /// How often to look for new splits; `None` if the set is fixed at start. A source that looks for
     /// new splits never ends by itself.
@@ -40,8 +43,9 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// Opens a split at a position, or at its beginning. May connect and block for I/O: it runs on the
-    /// engine's I/O threads.
+    /// Opens a split at a position, or at its beginning. May connect: it runs on the engine's I/O threads. Work
+    /// that blocks belongs into [`crate::background::blocking`]. One that takes longer than
+    /// [`SourceContext::deadline`] ends the job.
     ///
     /// # Errors
     /// The split cannot be opened, or the position is no longer there: an error, never a silent
@@ -50,27 +54,8 @@ pub trait Source: Send + Sync + 'static {
         &self,
         split: Self::Split,
         at: Option<Self::Position>,
+        context: &SourceContext,
     ) -> impl Future<Output = Result<Self::Reader>> + Send;
-
-    /// The rule for event time, if this source assigns one. Given by
-    /// [`SourceExt::event_time`](crate::source_ext::SourceExt::event_time).
-    fn event_time_policy(&self) -> Option<EventTimePolicy> {
-        None
-    }
-
-    /// Appends the event time of each record, in milliseconds since the Unix epoch. Called with whole
-    /// batches, and only if [`Source::event_time_policy`] is `Some`.
-    fn assign(&self, _records: &[Self::Record], _times: &mut Vec<i64>) {}
-
-    /// What happens to input that cannot be understood.
-    fn bad_input(&self) -> BadInput {
-        BadInput::Fail
-    }
-
-    /// Most records a second that one instance (worker) reads; `None` for no limit.
-    fn rate(&self) -> Option<u64> {
-        None
-    }
 }
 
 /// Reads one split.

@@ -66,6 +66,9 @@ struct EngineArgs {
     /// Abandon a checkpoint that takes longer.
     #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = limit)]
     checkpoint_timeout: Duration,
+    /// Stop the job if a source takes longer to list its splits at the start, or to open one.
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = limit)]
+    open_timeout: Duration,
     /// Stop the job if a commit takes longer, with all its repetitions.
     #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = limit)]
     commit_timeout: Duration,
@@ -215,6 +218,7 @@ where
         workers: engine.workers,
         checkpoint_every: engine.checkpoint_every.0,
         checkpoint_timeout: engine.checkpoint_timeout,
+        open_timeout: engine.open_timeout,
         commit_timeout: engine.commit_timeout,
         from: engine.from,
         state_bytes: engine.state_memory,

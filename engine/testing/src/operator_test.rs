@@ -16,6 +16,7 @@
 //! ```
 
 use crate::job_test::{Crash, Failed, JobTest, Script, script};
+use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::core::{Error, Job, Result, SourceExt, Stream, Timestamp};
 use std::collections::BTreeSet;
@@ -175,11 +176,11 @@ impl<T: Send + 'static> Source for Nothing<T> {
     type Position = ();
     type Reader = NothingReader<T>;
 
-    async fn splits(&self) -> Result<Vec<(String, ())>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, ())>> {
         Ok(Vec::new())
     }
 
-    async fn open(&self, (): (), _: Option<()>) -> Result<NothingReader<T>> {
+    async fn open(&self, (): (), _: Option<()>, _: &SourceContext) -> Result<NothingReader<T>> {
         Err(Error::internal("the input of a test was not fed"))
     }
 }

@@ -3,9 +3,9 @@
 
 use crate::faulty::{Deed, Faulty, Moment, faulty};
 use crate::harness::{Fuse, Place, Running, eventually, place};
+use staunch::core::IntoSource;
 use staunch::core::Request;
 use staunch::core::error::Kind;
-use staunch::core::source::Source;
 use staunch::file;
 use staunch::memory::{Collected, collect};
 use staunch::prelude::*;
@@ -125,7 +125,7 @@ fn orders_of(
 /// Runs a job on a file whose third line is bad: it ends with an error that says so, and publishes nothing.
 fn fails_at_line_3<S>(text: &[u8], word: &str, source: impl Fn(&Path) -> S + Send + Sync + 'static)
 where
-    S: Source<Record = Order>,
+    S: IntoSource<Record = Order>,
 {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.txt");

@@ -3,8 +3,8 @@
 use crate::faulty::{Deed, Faulty, Moment, faulty};
 use crate::harness::{Place, Running, eventually, place};
 use crate::topic::Topic;
+use staunch::core::IntoSource;
 use staunch::core::Request;
-use staunch::core::source::Source;
 use staunch::prelude::*;
 use staunch::{discard, memory};
 use staunch_checkpoint::Kind;
@@ -21,7 +21,7 @@ fn time((_, time): &Event) -> Timestamp {
 /// Starts a job that counts the events of a source by windows of 10 ms.
 fn count<S>(place: &Place, source: impl Fn() -> S + Send + Sync + 'static) -> Running
 where
-    S: Source<Record = Event>,
+    S: IntoSource<Record = Event>,
 {
     place.start(move |job| {
         let keyed = job.source("events", source()).key_by(|e| e.0);
@@ -77,30 +77,6 @@ fn a_split_at_its_end_holds_nothing_back() {
         topic.end(0);
         reaches(&running, 199);
         topic.end(1);
-        assert_eq!(running.wait().unwrap(), Outcome::Finished);
-    }
-}
-
-#[test]
-fn an_idle_split_holds_nothing_back_and_when_all_are_idle_the_watermark_stands() {
-    for workers in 1..=3 {
-        let (place, topic) = (place().workers(workers), Topic::<Event>::new(3));
-        let source = topic.clone();
-        let running = count(&place, move || source.clone().event_time(time, Duration::ZERO).idle_after(IDLE));
-        let began = Instant::now();
-        eventually("all splits are read", || (0..3).all(|split| topic.polls(split) > 0));
-        std::thread::sleep(IDLE * 7 / 10);
-        topic.push(0, [(1, 100)]);
-        reaches(&running, 99);
-        assert!(began.elapsed() >= IDLE, "the others were silent for {:?} only", began.elapsed());
-        stays(&running, 99);
-        // One that speaks again counts again.
-        topic.push(1, [(1, 200)]);
-        reaches(&running, 199);
-        topic.end(0);
-        topic.end(1);
-        stays(&running, 199);
-        topic.end(2);
         assert_eq!(running.wait().unwrap(), Outcome::Finished);
     }
 }

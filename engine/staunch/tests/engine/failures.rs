@@ -3,6 +3,7 @@
 use crate::faulty::{Deed, Moment, faulty};
 use crate::harness::{eventually, place};
 use crate::topic::{Failure, Topic};
+use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::prelude::*;
 use staunch::{discard, generator, memory};
@@ -111,7 +112,7 @@ impl Source for Broken {
     type Position = u64;
     type Reader = Never;
 
-    async fn splits(&self) -> Result<Vec<(String, u32)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, u32)>> {
         match self.0 {
             Wrong::ListError => Err(Error::external("it cannot be listed")),
             Wrong::ListPanic => panic!("it cannot be listed"),
@@ -119,7 +120,7 @@ impl Source for Broken {
         }
     }
 
-    async fn open(&self, split: u32, _: Option<u64>) -> Result<Never> {
+    async fn open(&self, split: u32, _: Option<u64>, _: &SourceContext) -> Result<Never> {
         match self.0 {
             _ if split != 4 => Ok(Never),
             Wrong::OpenPanic => panic!("it cannot be opened"),

@@ -22,7 +22,7 @@ fn numbers() -> memory::Collection<u64> {
     memory::collection([1, 2, 3])
 }
 
-fn timed() -> impl staunch::core::source::Source<Record = u64> {
+fn timed() -> impl staunch::core::IntoSource<Record = u64> {
     numbers().event_time(|n| Timestamp::from_millis(*n as i64), Duration::ZERO)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::harness::{eventually, metric, place};
 use crate::topic::Topic;
+use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::memory::{Collected, collect, collection};
 use staunch::prelude::*;
@@ -84,11 +85,11 @@ impl Source for Empty {
     type Position = u32;
     type Reader = EmptyReader;
 
-    async fn splits(&self) -> Result<Vec<(String, u32)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, u32)>> {
         Ok((0..self.splits).map(|split| (format!("{split:04}"), split)).collect())
     }
 
-    async fn open(&self, _split: u32, _at: Option<u32>) -> Result<EmptyReader> {
+    async fn open(&self, _split: u32, _at: Option<u32>, _: &SourceContext) -> Result<EmptyReader> {
         Ok(EmptyReader { source: self.clone(), number: None })
     }
 }

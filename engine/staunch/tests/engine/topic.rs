@@ -1,5 +1,6 @@
 //! A source that the test feeds by hand, like a log with partitions.
 
+use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::prelude::*;
 use std::collections::BTreeSet;
@@ -99,7 +100,7 @@ impl<T: Clone + Send + 'static> Source for Topic<T> {
     type Position = usize;
     type Reader = TopicReader<T>;
 
-    async fn splits(&self) -> Result<Vec<(String, u32)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, u32)>> {
         Ok(self.listed.lock().unwrap().iter().map(|p| (format!("partition-{p}"), *p)).collect())
     }
 
@@ -107,7 +108,7 @@ impl<T: Clone + Send + 'static> Source for Topic<T> {
         self.discover
     }
 
-    async fn open(&self, split: u32, at: Option<usize>) -> Result<TopicReader<T>> {
+    async fn open(&self, split: u32, at: Option<usize>, _: &SourceContext) -> Result<TopicReader<T>> {
         Ok(TopicReader { topic: self.clone(), partition: split as usize, next: at.unwrap_or(0) })
     }
 }

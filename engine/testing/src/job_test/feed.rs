@@ -1,5 +1,6 @@
 //! The source that a script feeds: one split, of records that become readable step by step.
 
+use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::core::{Error, Result};
 use std::sync::Arc;
@@ -47,11 +48,11 @@ impl<T: Clone + Send + Sync + 'static> Source for Fed<T> {
     type Position = u64;
     type Reader = FedReader<T>;
 
-    async fn splits(&self) -> Result<Vec<(String, ())>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, ())>> {
         Ok(vec![("script".into(), ())])
     }
 
-    async fn open(&self, (): (), at: Option<u64>) -> Result<FedReader<T>> {
+    async fn open(&self, (): (), at: Option<u64>, _: &SourceContext) -> Result<FedReader<T>> {
         let next = at.unwrap_or(0);
         if next > self.gauge.released.load(SeqCst) {
             return Err(Error::internal(format!("a checkpoint is at record {next}, which was never read")));

@@ -2,6 +2,7 @@
 
 use super::fate::Fate;
 use serde::{Deserialize, Serialize};
+use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::core::{Error, Result};
 use std::task::Context;
@@ -35,12 +36,12 @@ impl Source for Topic {
     type Position = u64;
     type Reader = Reader;
 
-    async fn splits(&self) -> Result<Vec<(String, u32)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, u32)>> {
         let end = self.first + self.lengths.len() as u32;
         Ok((self.first..end).map(|split| (format!("split-{split:03}"), split)).collect())
     }
 
-    async fn open(&self, split: u32, at: Option<u64>) -> Result<Reader> {
+    async fn open(&self, split: u32, at: Option<u64>, _: &SourceContext) -> Result<Reader> {
         tokio::time::sleep(Duration::from_millis(self.fate.below(4))).await;
         let end = split.checked_sub(self.first).and_then(|place| self.lengths.get(place as usize)).copied();
         let end = end.ok_or_else(|| Error::external(format!("there is no split {split}")))?;

@@ -1,6 +1,7 @@
 //! A log in memory that keeps the contract of sources but for one mistake.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use staunch::core::context::SourceContext;
 use staunch::core::source::{DeadLetter, Progress, Records, Source, SplitReader};
 use staunch::core::{Error, Result};
 use staunch_testing::conformance::Can;
@@ -214,7 +215,7 @@ impl Source for Wrong {
     type Position = At;
     type Reader = Reader;
 
-    async fn splits(&self) -> Result<Vec<(String, String)>> {
+    async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, String)>> {
         let mut inside = self.lock();
         let names: Vec<String> = inside.splits.keys().cloned().collect();
         let turn = inside.listings;
@@ -230,7 +231,7 @@ impl Source for Wrong {
         Ok(ids.into_iter().zip(names).collect())
     }
 
-    async fn open(&self, name: String, at: Option<At>) -> Result<Reader> {
+    async fn open(&self, name: String, at: Option<At>, _: &SourceContext) -> Result<Reader> {
         let mut inside = self.lock();
         let split = inside.splits.get_mut(&name).ok_or_else(|| Error::job("no such split"))?;
         let mut next = at.map_or(0, |at| at.next);

@@ -1,5 +1,6 @@
 //! Which instance of a source reads which split, and where it begins.
 
+use crate::context::SourceContext;
 use crate::error::{Error, Result};
 use crate::source::Source;
 use serde_json::Value;
@@ -18,15 +19,15 @@ pub(crate) type Found = Vec<(String, Value)>;
 pub(crate) struct Enumerator {
     pub(crate) name: String,
     pub(crate) every: Option<Duration>,
-    list: Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Found>> + Send>> + Send + Sync>,
+    list: Box<dyn Fn(SourceContext) -> Pin<Box<dyn Future<Output = Result<Found>> + Send>> + Send + Sync>,
 }
 
 impl Enumerator {
     pub(crate) fn new<S: Source>(name: &str, source: Arc<S>) -> Self {
-        let list = move || {
+        let list = move |context: SourceContext| {
             let source = Arc::clone(&source);
             let future: Pin<Box<dyn Future<Output = Result<Found>> + Send>> = Box::pin(async move {
-                let splits = source.splits().await?;
+                let splits = source.splits(&context).await?;
                 splits
                     .into_iter()
                     .map(|(id, split)| {
@@ -42,8 +43,25 @@ impl Enumerator {
         Self { name: name.to_owned(), every: None, list: Box::new(list) }
     }
 
-    pub(crate) async fn list(&self) -> Result<Found> {
-        (self.list)().await.map_err(|e| e.in_step(&self.name))
+    /// Lists them, in the time that is given to it.
+    pub(crate) async fn list(&self, context: SourceContext) -> Result<Found> {
+        let limit = context.deadline;
+        let late = || {
+            Error::external(format!(
+                "the source did not list its splits within {limit:?} (--open-timeout); is what it reads there, and does it answer?"
+            ))
+        };
+        // A task of its own: what blocks its thread is given up too.
+        let listing = tokio::time::timeout(limit, tokio::spawn((self.list)(context))).await;
+        let listed = match listing {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(died)) => match died.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::internal("the listing of splits was given up")),
+            },
+            Err(_) => Err(late()),
+        };
+        listed.map_err(|e| e.in_step(&self.name))
     }
 }
 

@@ -93,6 +93,7 @@ pub(crate) fn begin(
     config.checkpoint_every = config.checkpoint_every.map(|every| every.min(NEVER));
     config.checkpoint_timeout = config.checkpoint_timeout.min(NEVER);
     config.commit_timeout = config.commit_timeout.min(NEVER);
+    config.open_timeout = config.open_timeout.min(NEVER);
     let log = Log::new(Arc::clone(&ground.storage));
     let check = |recovery: &Recovery| {
         check_workers(config.workers, groups(&config, recovery))?;
@@ -336,7 +337,8 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
 /// Lists the splits of every source, and goes on looking where that is wanted.
 fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
     for source in registry.sources {
-        let found = caught(&source.name, || shared.io.block_on(source.list()))?;
+        let found =
+            caught(&source.name, || shared.io.block_on(source.list(shared.source_context(&source.name, 0))))?;
         shared.splits[&source.name].discovered(found);
         if let Some(every) = source.every {
             let step = source.name.clone();
@@ -351,7 +353,7 @@ async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>) {
     let is_ending = || shared.is_stopping() || shared.quiet.load(SeqCst) || shared.draining.load(SeqCst);
     loop {
         tokio::time::sleep(every).await;
-        let listed = source.list().await;
+        let listed = source.list(shared.source_context(&source.name, 0)).await;
         if is_ending() {
             return;
         }

@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::io::Io;
 use crate::config::RunConfig;
+use crate::context::{SharedValues, SourceContext};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) first_epoch: CheckpointId,
     pub(crate) restored: Option<Manifest>,
     pub(crate) storage: Arc<dyn Storage>,
+    /// What connectors share.
+    pub(crate) values: SharedValues,
     pub(crate) io: Io,
     pub(crate) clock: Arc<Clock>,
     pub(crate) coordinator: Sender<Message>,
@@ -107,6 +110,7 @@ impl Shared {
             first_epoch: parts.first_epoch,
             restored: parts.restored,
             storage: parts.storage,
+            values: SharedValues::default(),
             io: parts.io,
             coordinator: parts.coordinator,
             metrics: parts.metrics,
@@ -206,6 +210,19 @@ impl Shared {
         let (persister, hand) = Persister::by_hand(storage, identity, restored);
         self.hands.lock().unwrap_or_else(PoisonError::into_inner).push(hand);
         Ok(persister)
+    }
+
+    pub(crate) fn source_context(&self, source: &str, instance: usize) -> SourceContext {
+        SourceContext {
+            job: self.config.job.clone(),
+            source: source.to_owned(),
+            instance: instance as u32,
+            instances: self.config.workers as u32,
+            generation: self.generation,
+            deadline: self.config.open_timeout,
+            shared: self.values.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     pub(crate) fn sink_context(&self, sink: &str, instance: u32) -> crate::sink::SinkContext {

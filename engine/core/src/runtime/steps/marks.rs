@@ -21,6 +21,8 @@ pub(crate) struct Mark {
     pub(crate) instance: u32,
     /// Milliseconds; meaningless while idle. [`Timestamp::MAX`]: the instance is at its end.
     pub(crate) time: i64,
+    /// What it would be by the split that is ahead of all others; meaningless while active.
+    pub(crate) highest: i64,
     /// All splits of the instance are idle: it does not hold anything back.
     pub(crate) idle: bool,
 }
@@ -58,9 +60,19 @@ impl<'s> Marks<'s> {
     }
 }
 
-/// The combined watermark at one consumer: the minimum over all instances of all its sources.
+/// What an instance has said last.
+enum Said {
+    Active(i64),
+    /// With its highest.
+    Idle(i64),
+    /// At its end, with its highest.
+    Ended(i64),
+}
+
+/// The combined watermark at one consumer: the minimum over all instances of all its sources; the maximum once
+/// none of them is active, so that it does not matter in which order they fell silent.
 pub(crate) struct Combined {
-    instances: HashMap<(u32, u32), Option<i64>>,
+    instances: HashMap<(u32, u32), Said>,
     expected: usize,
     now: i64,
 }
@@ -82,7 +94,12 @@ impl Combined {
     }
 
     pub(crate) fn update(&mut self, mark: &Mark) {
-        self.instances.insert((mark.source, mark.instance), (!mark.idle).then_some(mark.time));
+        let said = match mark.time {
+            _ if mark.idle => Said::Idle(mark.highest),
+            time if time == Timestamp::MAX.as_millis() => Said::Ended(mark.highest),
+            time => Said::Active(time),
+        };
+        self.instances.insert((mark.source, mark.instance), said);
     }
 
     /// The new combined watermark, if it has advanced.
@@ -90,19 +107,25 @@ impl Combined {
         if self.instances.len() < self.expected {
             return None;
         }
-        let end = Timestamp::MAX.as_millis();
-        let active = self.instances.values().flatten().copied().filter(|time| *time != end);
-        // An instance at its end holds nothing back, but while others are only idle it must not make
-        // the watermark jump to the end of time either.
-        let lowest = match active.min() {
+        let (mut lowest, mut highest, mut all_ended) = (None, Timestamp::MIN.as_millis(), true);
+        for said in self.instances.values() {
+            match said {
+                Said::Active(time) => lowest = Some(lowest.map_or(*time, |lowest: i64| lowest.min(*time))),
+                Said::Idle(time) | Said::Ended(time) => highest = highest.max(*time),
+            }
+            all_ended &= matches!(said, Said::Ended(_));
+        }
+        let now = match lowest {
             Some(lowest) => lowest,
-            None if self.instances.values().all(|time| *time == Some(end)) => end,
-            None => return None,
+            None if all_ended => Timestamp::MAX.as_millis(),
+            // An instance at its end holds nothing back, but while others are only idle it must not make
+            // the watermark jump to the end of time either.
+            None => highest,
         };
-        if lowest <= self.now {
+        if now <= self.now {
             return None;
         }
-        self.now = lowest;
+        self.now = now;
         Some(self.now())
     }
 }
@@ -112,7 +135,8 @@ mod tests {
     use super::*;
 
     fn mark(instance: u32, time: i64, idle: bool) -> Mark {
-        Mark { target: 0, source: 0, instance, time, idle }
+        let highest = if time == i64::MAX { i64::MIN } else { time };
+        Mark { target: 0, source: 0, instance, time, highest, idle }
     }
 
     #[test]
@@ -127,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_instance_holds_nothing_back_and_all_idle_hold_the_watermark_where_it_is() {
+    fn an_idle_instance_holds_nothing_back() {
         let mut combined = Combined::new(2, None);
         combined.update(&mark(0, 100, false));
         combined.update(&mark(1, 0, true));
@@ -137,10 +161,40 @@ mod tests {
     }
 
     #[test]
+    fn when_all_instances_are_idle_the_watermark_is_the_highest_in_whatever_order_they_became_so() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut combined = Combined::new(3, None);
+            let times = [100, 50, 60];
+            (0..3).for_each(|instance| combined.update(&mark(instance as u32, times[instance], false)));
+            assert_eq!(combined.advance(), Some(Timestamp::from_millis(50)));
+            for instance in order {
+                combined.update(&mark(instance as u32, times[instance], true));
+                combined.advance();
+            }
+            assert_eq!(combined.now(), Timestamp::from_millis(100));
+        }
+    }
+
+    #[test]
+    fn an_instance_that_ended_ahead_of_the_idle_ones_counts_with_its_last_event_time() {
+        let mut combined = Combined::new(2, None);
+        combined.update(&mark(1, 50, true));
+        combined.update(&Mark {
+            target: 0,
+            source: 0,
+            instance: 0,
+            time: i64::MAX,
+            highest: 100,
+            idle: false,
+        });
+        assert_eq!(combined.advance(), Some(Timestamp::from_millis(100)));
+    }
+
+    #[test]
     fn an_instance_at_its_end_does_not_fire_what_an_idle_one_may_still_get() {
         let mut combined = Combined::new(2, None);
         combined.update(&mark(0, i64::MAX, false));
-        combined.update(&mark(1, 0, true));
+        combined.update(&mark(1, i64::MIN, true));
         assert_eq!(combined.advance(), None);
         combined.update(&mark(1, i64::MAX, false));
         assert_eq!(combined.advance(), Some(Timestamp::MAX));

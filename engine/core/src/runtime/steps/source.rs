@@ -7,6 +7,7 @@
 use super::marks::{Mark, Marks};
 use super::split::{Split, Status};
 use crate::batch::{BATCH_RECORDS, Batch};
+use crate::context::SourceContext;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::{Doing, StepMetrics};
@@ -17,6 +18,7 @@ use crate::runtime::process::shared::{Message, caught};
 use crate::runtime::process::tick::{Tick, epoch, tick};
 use crate::runtime::process::wall_clock;
 use crate::source::{BadInput, DeadLetter, Records, Source};
+use crate::source_ext::Options;
 use crate::time::{EventTimePolicy, Timestamp};
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
 use std::collections::VecDeque;
@@ -39,6 +41,8 @@ const BATCHES_PER_TURN: usize = 16;
 const OPEN_SPLITS: usize = 8;
 /// How soon a source that waits for its sinks looks again.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
+/// How soon a source looks whether a split takes too long to be opened.
+const LOOK_FOR_DEADLINE: Duration = Duration::from_millis(500);
 
 type Output<T> = OutputBuilder<Tick, NoopBuilder<Batch<T>>>;
 
@@ -64,6 +68,7 @@ pub(crate) fn source<'s, S: Source>(
     name: &str,
     number: u32,
     source: Arc<S>,
+    mut options: Options<S::Record>,
     dead_letters: bool,
 ) -> SourceFlows<'s, S::Record> {
     if site.live.is_none() {
@@ -71,7 +76,10 @@ pub(crate) fn source<'s, S: Source>(
         enumerator.every = source.discover_every();
         site.registry.borrow_mut().sources.push(enumerator);
     }
-    let timed = source.event_time_policy().is_some();
+    if dead_letters {
+        options.bad_input = BadInput::DeadLetter;
+    }
+    let timed = options.event_time.is_some();
     let mut builder = OperatorBuilder::new(name.to_owned(), site.scope);
     let (records, records_flow) = builder.new_output::<Batch<S::Record>>();
     let (letters, letters_flow) = builder.new_output::<Batch<DeadLetter>>();
@@ -93,7 +101,7 @@ pub(crate) fn source<'s, S: Source>(
                 capabilities.try_into().expect("three outputs were added");
             let held =
                 Held { records, letters: dead_letters.then_some(letters), marks: timed.then_some(marks) };
-            Driver::new(worker, name, number, source, held, again, waker, dead_letters)
+            Driver::new(worker, name, number, source, options, held, again, waker)
         });
         move |_| {
             let Some(driver) = driver.as_mut() else { return };
@@ -137,13 +145,14 @@ struct Driver<S: Source> {
     name: String,
     number: u32,
     source: Arc<S>,
+    context: SourceContext,
+    options: Options<S::Record>,
     held: Held,
     again: Activator,
     /// When the timer goes off that brings the next turn at the latest.
     look_at: Option<Instant>,
     waker: Waker,
     policy: Option<EventTimePolicy>,
-    bad_input: BadInput,
     splits: Vec<Split<S>>,
     /// The split whose turn it is.
     turn: usize,
@@ -153,7 +162,10 @@ struct Driver<S: Source> {
     bytes_this_tick: usize,
     /// What may still be read, for a limited rate; in records, with the time of the last look.
     allowance: (f64, Instant),
-    sent_mark: Option<(i64, bool)>,
+    /// The highest event time of all splits, those that have ended included.
+    highest: Option<i64>,
+    /// Time, highest time, idle.
+    sent_mark: Option<(i64, i64, bool)>,
     ended: bool,
     seen_decided: u32,
     metrics: StepMetrics,
@@ -166,21 +178,22 @@ impl<S: Source> Driver<S> {
         name: String,
         number: u32,
         source: Arc<S>,
+        options: Options<S::Record>,
         mut held: Held,
         again: Activator,
         waker: Waker,
-        dead_letters: bool,
     ) -> Self {
         // Not the clock's time: a barrier may have come already, and is to be answered.
         held.downgrade(tick(worker.shared.first_epoch.0, 0));
         Self {
             metrics: worker.shared.metrics.step(&name, worker.index),
-            policy: source.event_time_policy(),
-            bad_input: if dead_letters { BadInput::DeadLetter } else { source.bad_input() },
+            policy: options.policy(),
+            context: worker.shared.source_context(&name, worker.index),
             worker,
             name,
             number,
             source,
+            options,
             held,
             again,
             look_at: None,
@@ -191,6 +204,7 @@ impl<S: Source> Driver<S> {
             unfinished: VecDeque::new(),
             bytes_this_tick: 0,
             allowance: (0.0, wall_clock::now()),
+            highest: None,
             sent_mark: None,
             ended: false,
             seen_decided: 0,
@@ -264,18 +278,24 @@ impl<S: Source> Driver<S> {
         if self.splits_version != Some(hub.version()) {
             self.splits_version = Some(hub.version());
             for part in hub.take(self.worker.index) {
+                self.highest = self.highest.max(part.max_event_time_ms);
                 self.splits.push(Split::new(part)?);
             }
         }
         let limit = if self.source.discover_every().is_some() { usize::MAX } else { OPEN_SPLITS };
         let mut busy = self.splits.iter().filter(|s| s.is_opening_or_open()).count();
+        let mut opening = false;
         for split in &mut self.splits {
             if busy < limit
-                && split.open_if_waiting(&self.name, &self.source, &self.worker.shared, &self.waker)
+                && split.open_if_waiting(&self.source, &self.context, &self.worker.shared, &self.waker)
             {
                 busy += 1;
             }
-            split.collect_opened()?;
+            split.collect_opened(self.context.deadline)?;
+            opening |= split.is_opening();
+        }
+        if opening {
+            self.look_again(LOOK_FOR_DEADLINE);
         }
         Ok(())
     }
@@ -351,7 +371,7 @@ impl<S: Source> Driver<S> {
 
     /// How many records may be read now; `None` if the rate says to wait.
     fn rate_limit(&mut self) -> Option<usize> {
-        let Some(rate) = self.source.rate() else { return Some(BATCH_RECORDS) };
+        let Some(rate) = self.options.rate else { return Some(BATCH_RECORDS) };
         let now = wall_clock::now();
         let rate = rate.max(1) as f64;
         let earned = now.duration_since(self.allowance.1).as_secs_f64() * rate;
@@ -383,11 +403,9 @@ impl<S: Source> Driver<S> {
         }
         if count > 0 {
             let mut batch = Batch { items: buffer.records, times: Vec::new(), hashes: Vec::new() };
-            if self.policy.is_some() {
-                self.source.assign(&batch.items, &mut batch.times);
-                if batch.times.len() != count {
-                    return Err(Error::internal("the source assigned event times to some records only"));
-                }
+            if let Some((assign, _)) = &self.options.event_time {
+                assign(&batch.items, &mut batch.times);
+                self.highest = self.highest.max(batch.times.iter().max().copied());
                 self.splits[self.turn].saw(&batch.times);
             }
             records.activate().session_with_builder(&self.held.records).give_container(&mut batch);
@@ -396,7 +414,7 @@ impl<S: Source> Driver<S> {
     }
 
     fn handle_bad_input(&mut self, bad: Vec<DeadLetter>, letters: &mut Output<DeadLetter>) -> Result<()> {
-        match self.bad_input {
+        match self.options.bad_input {
             BadInput::Fail => {
                 let first = &bad[0];
                 return Err(Error::job(format!(
@@ -441,19 +459,20 @@ impl<S: Source> Driver<S> {
             self.look_again(idle / 2 + Duration::from_millis(1));
         }
         let Some(time) = &self.held.marks else { return };
+        let behind = |latest: i64| {
+            Timestamp::from_millis(latest).saturating_sub(policy.lateness).as_millis().saturating_sub(1)
+        };
+        let never = Timestamp::MIN.as_millis();
+        let highest = self.highest.map_or(never, behind);
         let mark = match now {
-            Status::Active(latest) => {
-                (Timestamp::from_millis(latest).saturating_sub(policy.lateness).as_millis() - 1, false)
-            }
+            Status::Active(latest) => (behind(latest), never, false),
             // A new split after all were idle: from now on the watermark is held again.
-            Status::Silent if self.sent_mark.is_some_and(|(_, idle)| idle) => {
-                (Timestamp::MIN.as_millis(), false)
-            }
+            Status::Silent if self.sent_mark.is_some_and(|(_, _, idle)| idle) => (never, never, false),
             Status::Silent => return,
             // Nothing was read because the sinks are behind: that is not idleness.
             Status::Idle if !self.has_room() => return,
-            Status::Idle => (0, true),
-            Status::Ended => (Timestamp::MAX.as_millis(), false),
+            Status::Idle => (never, highest, true),
+            Status::Ended => (Timestamp::MAX.as_millis(), highest, false),
         };
         if self.sent_mark == Some(mark) {
             return;
@@ -464,7 +483,8 @@ impl<S: Source> Driver<S> {
             source: self.number,
             instance: self.worker.index as u32,
             time: mark.0,
-            idle: mark.1,
+            highest: mark.1,
+            idle: mark.2,
         };
         let mut batch: Vec<Mark> = (0..self.worker.peers).map(message).collect();
         marks.activate().session_with_builder(time).give_container(&mut batch);

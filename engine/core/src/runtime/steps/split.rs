@@ -1,5 +1,6 @@
 //! One split at one source instance: opening it, reading it, its event time, its place in checkpoints.
 
+use crate::context::SourceContext;
 use crate::error::{Error, Result};
 use crate::runtime::process::shared::Shared;
 use crate::runtime::process::wall_clock;
@@ -9,14 +10,15 @@ use staunch_checkpoint::{CheckpointId, SplitPart};
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Decided-notices that a split waits for at most; older ones are covered by newer ones.
 const NOTICES: usize = 64;
 
 enum Reader<S: Source> {
     Waiting,
-    Opening(mpsc::Receiver<Result<S::Reader>>),
+    /// Since when.
+    Opening(mpsc::Receiver<Result<S::Reader>>, Instant),
     Open(S::Reader),
     Finished,
 }
@@ -76,14 +78,18 @@ impl<S: Source> Split<S> {
     }
 
     pub(crate) fn is_opening_or_open(&self) -> bool {
-        matches!(self.reader, Reader::Opening(_) | Reader::Open(_))
+        matches!(self.reader, Reader::Opening(..) | Reader::Open(_))
+    }
+
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.reader, Reader::Opening(..))
     }
 
     /// Begins to open the split if nobody has; the waker is called when it is open.
     pub(crate) fn open_if_waiting(
         &mut self,
-        step: &str,
         source: &Arc<S>,
+        context: &SourceContext,
         shared: &Arc<Shared>,
         waker: &Waker,
     ) -> bool {
@@ -91,24 +97,31 @@ impl<S: Source> Split<S> {
             return false;
         }
         let (sender, receiver) = mpsc::sync_channel(1);
-        let (source, waker) = (Arc::clone(source), waker.clone());
+        let (source, context, waker) = (Arc::clone(source), context.clone(), waker.clone());
         let (split, at) = (self.description.clone(), self.position.clone());
-        shared.spawn(step, format!("opening split {}", self.id), async move {
+        shared.spawn(context.source.clone(), format!("opening split {}", self.id), async move {
             // The receiver is gone only when the job is ending.
-            let _ = sender.send(source.open(split, at).await);
+            let _ = sender.send(source.open(split, at, &context).await);
             waker.wake();
         });
         tracing::debug!(split = self.id, "opening split");
-        self.reader = Reader::Opening(receiver);
+        self.reader = Reader::Opening(receiver, wall_clock::now());
         true
     }
 
-    pub(crate) fn collect_opened(&mut self) -> Result<()> {
-        let Reader::Opening(receiver) = &self.reader else { return Ok(()) };
+    pub(crate) fn collect_opened(&mut self, limit: Duration) -> Result<()> {
+        let Reader::Opening(receiver, since) = &self.reader else { return Ok(()) };
         match receiver.try_recv() {
             Ok(opened) => {
                 self.reader = Reader::Open(opened?);
                 crate::crash::pass("recovery.split_opened");
+            }
+            // The task may block its thread, so nobody waits for it.
+            Err(mpsc::TryRecvError::Empty) if wall_clock::now() >= *since + limit => {
+                return Err(Error::external(format!(
+                    "split {} was not opened within {limit:?} (--open-timeout); is it there, and does its server answer?",
+                    self.id
+                )));
             }
             // Disconnected: the source panicked, which is on its way to the coordinator.
             Err(mpsc::TryRecvError::Empty | mpsc::TryRecvError::Disconnected) => {}

@@ -7,6 +7,7 @@ use super::Input;
 use super::reading::Reading;
 use crate::conformance::watch::runtime;
 use crate::conformance::{Stop, Verdict, Watch, must};
+use staunch::core::context::SourceContext;
 use staunch::core::source::{Source, SplitReader};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -42,6 +43,11 @@ pub(super) struct Boundary<P> {
     pub position: P,
     pub records: usize,
     pub bad: usize,
+}
+
+/// Where the source is: in a job of its own.
+fn here() -> SourceContext {
+    SourceContext::alone("conformance")
 }
 
 pub(super) struct Bench<I: Input> {
@@ -81,7 +87,7 @@ impl<I: Input> Bench<I> {
         let source = self.input.source();
         let listed = self
             .watch
-            .ask("Source::splits", self.input.patience(), || self.runtime.block_on(source.splits()));
+            .ask("Source::splits", self.input.patience(), || self.runtime.block_on(source.splits(&here())));
         let listed = listed.map_err(|e| Stop::failed("Source::splits", &e))?;
         let unique: BTreeSet<&String> = listed.iter().map(|(id, _)| id).collect();
         let ids = || format!("{:?}", listed.iter().map(|(id, _)| id).collect::<Vec<_>>());
@@ -97,7 +103,7 @@ impl<I: Input> Bench<I> {
     ) -> staunch::core::Result<Reading<I>> {
         let source = self.input.source();
         let reader = self.watch.ask("Source::open", self.input.patience(), || {
-            self.runtime.block_on(source.open(split.clone(), at.cloned()))
+            self.runtime.block_on(source.open(split.clone(), at.cloned(), &here()))
         })?;
         Ok(Reading::new(reader, self.watch.clone(), self.input.patience()))
     }
