@@ -68,7 +68,6 @@ fn a_link_to_a_file_of_the_same_directory_is_passed_over_and_one_to_any_other_fi
         symlink(here.join("a.txt"), here.join("0.txt")).unwrap();
         symlink(".hidden", here.join("b.txt")).unwrap();
         symlink(there.join("far.txt"), here.join("c.txt")).unwrap();
-        symlink("nothing.txt", here.join("dangling.txt")).unwrap();
         // The directory may have two names, too.
         symlink(here, there.join("directory")).unwrap();
         for path in [here.to_owned(), there.join("directory")] {
@@ -106,6 +105,34 @@ fn a_file_with_two_names_in_a_directory_is_refused_and_both_are_said() {
             assert_eq!(all, [("one.txt".to_owned(), strings(&["1"]), vec![])], "{kind}");
             fs::remove_file(&one).unwrap();
         }
+    });
+}
+
+/// What such an entry leads to may only be away for a while; its records would be missing without a word.
+#[test]
+fn an_entry_of_a_directory_that_cannot_be_looked_at_is_an_error_and_never_passed_over() {
+    run(async {
+        let long = "x".repeat(300);
+        for target in ["nothing.txt", "away/file.txt", "a.txt/file", "loop.txt", long.as_str()] {
+            let dir = TempDir::new().unwrap();
+            fs::write(dir.path().join("a.txt"), "1\n").unwrap();
+            symlink(target, dir.path().join("loop.txt")).unwrap();
+            for follow in [false, true] {
+                let error = file::lines(dir.path()).follow(follow).splits(&here()).await.unwrap_err();
+                assert!(error.to_string().contains("loop.txt"), "{target}: {error}");
+                assert_eq!(error.kind(), staunch_core::error::Kind::External, "{target}: {error}");
+            }
+            fs::remove_file(dir.path().join("loop.txt")).unwrap();
+            symlink(target, dir.path().join("unfinished.tmp")).unwrap();
+            let all = read_all(&file::lines(dir.path())).await.unwrap();
+            assert_eq!(all.len(), 1, "{target}: what is not to be read is not looked at");
+        }
+        // A directory that cannot be looked at is no single file either.
+        let dir = TempDir::new().unwrap();
+        symlink("loop", dir.path().join("loop")).unwrap();
+        let source = file::lines(dir.path().join("loop"));
+        let error = source.open(FileSplit { name: "a".into() }, None, &here()).await.unwrap_err();
+        assert_eq!(error.kind(), staunch_core::error::Kind::External, "{error}");
     });
 }
 

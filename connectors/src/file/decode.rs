@@ -1,9 +1,16 @@
 //! What is in a record: text, CSV fields, JSON.
 
-use super::quotes;
+use super::quotes::{self, End, Scan};
 use csv::StringRecord;
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::marker::PhantomData;
+
+/// What is wrong with a CSV record that has a carriage return in the middle.
+const LONE_RETURN: &str = "it has a carriage return without a line feed outside of quotes; lines must end in a line feed, \
+     with a carriage return before it or without";
+/// Lines that a CSV record may go over by default.
+const MAX_RECORD_LINES: usize = 1000;
 
 /// How the bytes of a file become records.
 pub trait Format: Clone + Send + Sync + 'static {
@@ -20,10 +27,16 @@ pub trait Format: Clone + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Length of the first record in `bytes`, with its line end, if it is complete.
+    /// The end of the first record in `bytes`; `scan` remembers what was looked through.
     #[doc(hidden)]
-    fn end(&self, bytes: &[u8]) -> Option<usize> {
-        quotes::line_end(bytes)
+    fn end(&self, bytes: &[u8], scan: &mut Scan) -> End {
+        scan.line_end(bytes)
+    }
+
+    /// Whether `bytes`, in which no line feed ends a record, are lines that end in carriage returns.
+    #[doc(hidden)]
+    fn has_lone_return(&self, _bytes: &[u8]) -> bool {
+        false
     }
 
     /// Whether `bytes` are a whole record that lacks but its line end.
@@ -33,8 +46,11 @@ pub trait Format: Clone + Send + Sync + 'static {
     }
 
     /// Makes the decoder of a file. `header` is without its line end, empty if there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the header, for people.
     #[doc(hidden)]
-    fn decoder(&self, header: &str) -> Self::Decoder;
+    fn decoder(&self, header: &str) -> Result<Self::Decoder, String>;
 }
 
 /// Turns text into records.
@@ -58,8 +74,12 @@ impl Format for Text {
     type Decoder = Self;
     const HEADER: bool = false;
 
-    fn decoder(&self, _header: &str) -> Self {
-        Self
+    fn has_lone_return(&self, bytes: &[u8]) -> bool {
+        bytes.contains(&b'\r')
+    }
+
+    fn decoder(&self, _header: &str) -> Result<Self, String> {
+        Ok(Self)
     }
 }
 
@@ -94,8 +114,8 @@ impl<T: DeserializeOwned + Send + 'static> Format for Json<T> {
     type Decoder = Self;
     const HEADER: bool = false;
 
-    fn decoder(&self, _header: &str) -> Self {
-        Self::new()
+    fn decoder(&self, _header: &str) -> Result<Self, String> {
+        Ok(Self::new())
     }
 }
 
@@ -117,18 +137,19 @@ impl<T: DeserializeOwned + Send + 'static> Decode for Json<T> {
 #[derive(Debug)]
 pub struct Csv<T> {
     pub(super) delimiter: u8,
+    pub(super) max_lines: usize,
     record: PhantomData<fn() -> T>,
 }
 
 impl<T> Csv<T> {
     pub(super) fn new() -> Self {
-        Self { delimiter: b',', record: PhantomData }
+        Self { delimiter: b',', max_lines: MAX_RECORD_LINES, record: PhantomData }
     }
 }
 
 impl<T> Clone for Csv<T> {
     fn clone(&self) -> Self {
-        Self { delimiter: self.delimiter, record: PhantomData }
+        Self { delimiter: self.delimiter, max_lines: self.max_lines, record: PhantomData }
     }
 }
 
@@ -147,19 +168,57 @@ impl<T: DeserializeOwned + Send + 'static> Format for Csv<T> {
         }
     }
 
-    fn end(&self, bytes: &[u8]) -> Option<usize> {
-        quotes::record_end(bytes, self.delimiter)
+    fn end(&self, bytes: &[u8], scan: &mut Scan) -> End {
+        scan.record_end(bytes, self.delimiter, self.max_lines)
+    }
+
+    fn has_lone_return(&self, bytes: &[u8]) -> bool {
+        quotes::has_lone_return(bytes, self.delimiter)
     }
 
     fn is_whole(&self, bytes: &[u8]) -> bool {
         !quotes::is_open(bytes, self.delimiter)
     }
 
-    fn decoder(&self, header: &str) -> CsvDecoder<T> {
+    fn decoder(&self, header: &str) -> Result<CsvDecoder<T>, String> {
         let mut columns = StringRecord::new();
         quotes::split(header, self.delimiter, &mut columns);
-        CsvDecoder { delimiter: self.delimiter, columns, fields: StringRecord::new(), record: PhantomData }
+        check_names(&columns)?;
+        Ok(CsvDecoder {
+            delimiter: self.delimiter,
+            columns,
+            fields: StringRecord::new(),
+            record: PhantomData,
+        })
     }
+}
+
+/// Rows are read by name, so that each column needs one of its own. One may be without: tables with an index are
+/// often written so.
+fn check_names(columns: &StringRecord) -> Result<(), String> {
+    let (mut seen, mut unnamed) = (HashMap::new(), Vec::new());
+    for (name, number) in columns.iter().zip(1_usize..) {
+        if name.contains('\0') {
+            return Err(format!(
+                "has a zero byte in the name of column {number}: this is no text in UTF-8 (perhaps UTF-16; convert it)"
+            ));
+        }
+        if name.trim().is_empty() {
+            unnamed.push(number.to_string());
+        } else if let Some(first) = seen.insert(name, number) {
+            return Err(format!(
+                "names column {first} and column {number} `{name}`: a row is read by name and would lose one of the \
+                 two values; rename one"
+            ));
+        }
+    }
+    if unnamed.len() > 1 || unnamed.len() == columns.len() {
+        return Err(format!(
+            "has no name for column {}; rows are read by name: name them",
+            unnamed.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// Turns CSV rows into records, by the names in the header.
@@ -178,6 +237,9 @@ impl<T: DeserializeOwned + Send + 'static> Decode for CsvDecoder<T> {
     fn decode(&mut self, text: &str) -> Result<Option<T>, String> {
         if text.is_empty() {
             return Ok(None);
+        }
+        if quotes::has_lone_return(text.as_bytes(), self.delimiter) {
+            return Err(LONE_RETURN.to_owned());
         }
         quotes::split(text, self.delimiter, &mut self.fields);
         let (found, wanted) = (self.fields.len(), self.columns.len());

@@ -62,7 +62,8 @@ impl Mark {
 
     /// Whether the directory can be ours; changes nothing.
     pub fn may_claim(&self, dir: &Path, context: &SinkContext) -> Result<()> {
-        if !dir.exists() {
+        // Whatever else hides the directory, it may hold output of another run.
+        if !dir.try_exists().map_err(|e| failed("look for the output directory", dir, e))? {
             return Ok(());
         }
         let newest = newest_part(dir).map_err(|e| failed("read the output directory", dir, e))?;

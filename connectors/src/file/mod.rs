@@ -13,6 +13,7 @@
 
 mod decode;
 mod encode;
+mod listing;
 mod mark;
 mod opened;
 mod parts;

@@ -1,15 +1,17 @@
-//! Where a CSV record ends, and what its fields are: quotes may hide delimiters and line ends.
+//! Where a record ends, and what the fields of a CSV record are: quotes may hide delimiters and line ends.
 //!
 //! A quote opens a quoted field only at the field's beginning; inside, two quotes are one; after the
-//! closing quote anything up to the delimiter is taken as it is. This is how the `csv` crate reads.
+//! closing quote anything up to the delimiter is taken as it is. This is how the `csv` crate reads, except
+//! that here only a line feed ends a record.
 
 use csv::StringRecord;
 use std::io::BufRead;
 
 const QUOTE: u8 = b'"';
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum At {
+    #[default]
     FieldStart,
     Plain,
     Quoted,
@@ -38,20 +40,86 @@ pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
     (length > 0 && bytes[length - 1] == b'\n').then_some(length)
 }
 
-/// Length of the first record with its line end: the first line end outside quotes.
-pub(super) fn record_end(bytes: &[u8], delimiter: u8) -> Option<usize> {
-    let (mut end, mut at) = (0, At::FieldStart);
-    loop {
-        let line = &bytes[end..end + line_end(&bytes[end..])?];
-        end += line.len();
-        if at != At::Quoted && !line.contains(&QUOTE) {
-            return Some(end);
-        }
-        at = line.iter().fold(at, |at, byte| at.step(*byte, delimiter));
-        if at != At::Quoted {
-            return Some(end);
-        }
+/// How far a record that is not complete yet was looked through, so that it is not looked through again each
+/// time that more of it has come.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Scan {
+    /// Bytes of its whole lines.
+    whole: usize,
+    /// Bytes in which no more line ends are.
+    seen: usize,
+    /// Its whole lines, each of which ends inside a quoted field.
+    lines: usize,
+    at: At,
+}
+
+impl Scan {
+    /// Lines that the quoted field at its end goes over so far.
+    pub(super) fn open_lines(&self) -> usize {
+        self.lines
     }
+
+    fn next_line<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let found = line_end(&bytes[self.seen..]);
+        let Some(length) = found else {
+            self.seen = bytes.len();
+            return None;
+        };
+        let line = &bytes[self.whole..self.seen + length];
+        self.seen += length;
+        self.whole = self.seen;
+        Some(line)
+    }
+}
+
+/// Where a record ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// So many bytes with the line end.
+    At(usize),
+    /// Not in these bytes.
+    Later,
+    /// A quoted field goes over more lines than a record may have.
+    TooManyLines,
+}
+
+impl Scan {
+    /// The end of the first line.
+    pub(super) fn line_end(&mut self, bytes: &[u8]) -> End {
+        self.next_line(bytes).map_or(End::Later, |line| End::At(line.len()))
+    }
+
+    /// The end of the first record: the first line end outside quotes.
+    pub(super) fn record_end(&mut self, bytes: &[u8], delimiter: u8, max_lines: usize) -> End {
+        while self.lines < max_lines {
+            let Some(line) = self.next_line(bytes) else { return End::Later };
+            if self.at == At::Quoted || line.contains(&QUOTE) {
+                self.at = line.iter().fold(self.at, |at, byte| at.step(*byte, delimiter));
+            }
+            if self.at != At::Quoted {
+                return End::At(self.whole);
+            }
+            self.lines += 1;
+        }
+        End::TooManyLines
+    }
+}
+
+/// Whether there is a carriage return outside quotes that no line feed follows. One at the end of `bytes` is not
+/// followed by any.
+pub(super) fn has_lone_return(bytes: &[u8], delimiter: u8) -> bool {
+    if !bytes.contains(&b'\r') {
+        return false;
+    }
+    let (mut at, mut returned) = (At::FieldStart, false);
+    for byte in bytes {
+        if returned && *byte != b'\n' {
+            return true;
+        }
+        at = at.step(*byte, delimiter);
+        returned = *byte == b'\r' && at != At::Quoted;
+    }
+    returned
 }
 
 /// Whether these bytes end inside a quoted field.
@@ -100,9 +168,11 @@ mod tests {
     fn ours(text: &str) -> Vec<Vec<String>> {
         let (mut rest, mut rows, mut fields) = (text, Vec::new(), StringRecord::new());
         while !rest.is_empty() {
-            let found = record_end(rest.as_bytes(), b',');
-            let end = found.unwrap_or(rest.len());
-            let record = &rest[..end - usize::from(found.is_some())];
+            let found = Scan::default().record_end(rest.as_bytes(), b',', usize::MAX);
+            let (end, record) = match found {
+                End::At(end) => (end, &rest[..end - 1]),
+                _ => (rest.len(), rest),
+            };
             if !record.is_empty() {
                 split(record, b',', &mut fields);
                 rows.push(fields.iter().map(str::to_owned).collect());
@@ -124,8 +194,39 @@ mod tests {
     #[test]
     fn quotes_hide_delimiters_and_line_ends() {
         assert_eq!(ours("a,\"b,\n\"\"c\"\"\",d\ne\n"), [vec!["a", "b,\n\"c\"", "d"], vec!["e"]]);
-        assert_eq!(record_end(b"a,\"b\nc", b','), None);
+        assert_eq!(Scan::default().record_end(b"a,\"b\nc", b',', 5), End::Later);
         assert!(is_open(b"a,\"b\nc", b',') && !is_open(b"a\"b\n", b','));
+    }
+
+    #[test]
+    fn a_record_over_too_many_lines_is_given_up_at_the_same_line_however_it_comes() {
+        let text = b"\"a\nb\nc\nd\"\n";
+        for max in 0..6 {
+            let whole = Scan::default().record_end(text, b',', max);
+            assert_eq!(whole, if max <= 3 { End::TooManyLines } else { End::At(text.len()) }, "{max}");
+            let (mut scan, mut piecewise) = (Scan::default(), End::Later);
+            for length in 0..=text.len() {
+                if piecewise == End::Later {
+                    piecewise = scan.record_end(&text[..length], b',', max);
+                }
+            }
+            assert_eq!(piecewise, whole, "{max}");
+        }
+    }
+
+    #[test]
+    fn a_carriage_return_is_a_lone_one_unless_it_is_quoted_or_a_line_feed_follows() {
+        for (text, lone) in [
+            ("a\r\nb\r\n", false),
+            ("a\rb\n", true),
+            ("a\r\r\n", true),
+            ("a\r", true),
+            ("\"a\rb\",c\r\n", false),
+            ("\"a\"\rb\n", true),
+            ("", false),
+        ] {
+            assert_eq!(has_lone_return(text.as_bytes(), b','), lone, "{text:?}");
+        }
     }
 
     proptest! {

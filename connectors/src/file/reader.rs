@@ -3,7 +3,7 @@
 use super::decode::{Decode, Format};
 use super::opened::{self, Opened};
 use super::position::{FilePosition, GOES_ON};
-use super::quotes::line_end;
+use super::quotes::{End, Scan, line_end};
 use super::window::Window;
 use staunch_core::background::BlockingReader;
 use staunch_core::source::{DeadLetter, Progress, Records};
@@ -13,10 +13,17 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A call returns after so many bytes, so that batches of long records stay small and a call short.
 const CALL_BYTES: u64 = if cfg!(test) { 32 } else { 4 << 20 };
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// What is wrong with a file that was written where lines end in carriage returns.
+const NO_LINE_FEED: &str = ", but in no line feed: its lines seem to end in carriage returns only; convert it \
+     (`tr '\\r' '\\n'`)";
+/// An open quote is told of once it has hidden so many line ends, or has been waited for so long.
+const OPEN_LINES: usize = 10;
+const OPEN_WAIT: Duration = Duration::from_secs(10);
 
 /// What the user chose.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +36,10 @@ pub(super) struct Settings {
 #[derive(Debug)]
 pub struct FileReader<F: Format> {
     path: PathBuf,
+    /// How far the record at the beginning of the window was looked through.
+    scan: Scan,
+    /// Since when a closing quote is waited for, and whether the log says so.
+    open: Option<(Instant, bool)>,
     /// For messages: the file's name.
     name: String,
     format: F,
@@ -77,6 +88,8 @@ impl<F: Format> FileReader<F> {
             settings,
             opened: None,
             window: Window::new(file),
+            scan: Scan::default(),
+            open: None,
             decoder: None,
             header: None,
             line: 1,
@@ -139,29 +152,36 @@ impl<F: Format> FileReader<F> {
         Ok(new)
     }
 
-    /// Reads the byte order mark and the header, if they are there; if not, the decoder stays `None`.
+    /// Reads the byte order mark, empty lines and the header, if they are there; if not, the decoder stays `None`.
+    /// They are consumed together, so that a position is before all of them or behind.
     fn begin(&mut self) -> Result<()> {
         let mut at_end = false;
         loop {
             let rest = self.window.rest();
+            self.check_encoding(rest)?;
             let text = rest.strip_prefix(BYTE_ORDER_MARK).unwrap_or(rest);
             let known = rest.len() >= BYTE_ORDER_MARK.len() || !BYTE_ORDER_MARK.starts_with(rest);
-            let whole = if !F::HEADER { Some(0) } else { self.format.end(text) };
+            let text = if F::HEADER { without_empty_lines(text) } else { text };
+            let before = rest.len() - text.len();
+            let whole = if F::HEADER { self.format.end(text, &mut Scan::default()) } else { End::At(0) };
             let last = at_end && !self.settings.follow && !rest.is_empty();
-            let all = if F::HEADER { text.len() } else { 0 };
-            if let Some(header) = whole.filter(|_| known).or_else(|| last.then_some(all)) {
-                let mark = rest.len() - text.len();
-                self.begin_with(mark, header)?;
-                // Only the end of the file can have cut the header off.
-                self.ended = self.unterminated;
-                return Ok(());
+            match whole {
+                End::At(length) if known => return self.begin_with(before, length),
+                End::TooManyLines => return Err(self.bad_header("has a quote that is not closed".to_owned())),
+                // A file of empty lines has no header and no rows.
+                _ if last && F::HEADER && text.is_empty() => return Ok(()),
+                _ if last => return self.begin_with(before, if F::HEADER { text.len() } else { 0 }),
+                _ => {}
             }
-            if text.len() > self.settings.max_line_bytes {
-                let limit = self.settings.max_line_bytes;
-                return Err(Error::job(format!(
-                    "{}: the header is longer than {limit} bytes",
-                    self.path.display()
-                )));
+            let limit = self.settings.max_line_bytes;
+            if text.len() > limit {
+                let returns =
+                    if self.format.has_lone_return(text) { ", and has carriage returns" } else { "" };
+                return Err(self.bad_header(format!("is longer than {limit} bytes{returns}")));
+            }
+            // The last byte may be half of a line end.
+            if self.format.has_lone_return(&text[..text.len().saturating_sub(1)]) {
+                return Err(self.bad_header(format!("ends in a carriage return{NO_LINE_FEED}")));
             }
             if at_end {
                 return Ok(());
@@ -170,18 +190,41 @@ impl<F: Format> FileReader<F> {
         }
     }
 
-    fn begin_with(&mut self, mark: usize, header: usize) -> Result<()> {
-        let bytes = &self.window.rest()[mark..mark + header];
-        let bad = |why: String| Error::job(format!("{}: the header {why}", self.path.display()));
-        if !self.format.is_whole(bytes) {
-            return Err(bad("has a quote that is not closed".to_owned()));
+    /// Text of 16 bits a character would be read as other text, or as nothing but bad input.
+    fn check_encoding(&self, rest: &[u8]) -> Result<()> {
+        let marked = rest.starts_with(b"\xff\xfe") || rest.starts_with(b"\xfe\xff");
+        let looks = matches!(rest, [0, 1..=255, 0, 1..=255, ..] | [1..=255, 0, 1..=255, 0, ..]);
+        if marked || looks {
+            return Err(Error::job(format!(
+                "{} is text in UTF-16, and is to be in UTF-8; convert it (`iconv -f UTF-16 -t UTF-8`)",
+                self.path.display()
+            )));
         }
-        let text = std::str::from_utf8(trim(bytes)).map_err(|e| bad(format!("is not UTF-8: {e}")))?;
-        self.decoder = Some(self.format.decoder(text));
+        Ok(())
+    }
+
+    fn bad_header(&self, why: String) -> Error {
+        Error::job(format!("{}: the header {why}", self.path.display()))
+    }
+
+    /// Takes the header, which is `before` bytes behind the beginning of the file.
+    fn begin_with(&mut self, before: usize, header: usize) -> Result<()> {
+        let bytes = &self.window.rest()[before..before + header];
+        if !self.format.is_whole(bytes) {
+            return Err(self.bad_header("has a quote that is not closed".to_owned()));
+        }
+        if self.format.has_lone_return(bytes) {
+            return Err(self.bad_header(format!("ends in a carriage return{NO_LINE_FEED}")));
+        }
+        let text = std::str::from_utf8(trim(bytes));
+        let text = text.map_err(|e| self.bad_header(format!("is not UTF-8: {e}")))?;
+        self.decoder = Some(self.format.decoder(text).map_err(|why| self.bad_header(why))?);
         self.header = F::HEADER.then(|| crc32c::crc32c(text.as_bytes()));
-        self.line += newlines(bytes);
+        self.line += newlines(&self.window.rest()[..before + header]);
         self.unterminated = F::HEADER && !bytes.ends_with(b"\n");
-        self.window.consume(mark + header);
+        // Only the end of the file can have cut the header off.
+        self.ended = self.unterminated;
+        self.window.consume(before + header);
         Ok(())
     }
 
@@ -204,6 +247,7 @@ impl<F: Format> FileReader<F> {
         self.unterminated = !bytes.ends_with(b"\n");
         self.line += newlines(bytes);
         self.window.consume(length);
+        (self.scan, self.open) = (Scan::default(), None);
     }
 
     /// Takes the next whole record from the window, or begins to skip it if it is too long. False if there is
@@ -214,16 +258,26 @@ impl<F: Format> FileReader<F> {
         }
         let limit = self.settings.max_line_bytes;
         let rest = self.window.rest();
-        let end = self.format.end(rest);
-        if let Some(end) = end.filter(|end| *end <= limit) {
-            self.take(end, None, out);
-        } else if end.is_none() && rest.len() <= limit {
-            return false;
-        } else if let Some(first) = line_end(rest).filter(|first| *first <= limit) {
-            let why = format!("a quote is not closed within {limit} bytes (the limit of max_line_bytes)");
-            self.take(first, Some(why), out);
+        let end = self.format.end(rest, &mut self.scan);
+        match end {
+            End::At(end) if end <= limit => {
+                self.take(end, None, out);
+                return true;
+            }
+            End::Later if rest.len() <= limit => return false,
+            _ => {}
+        }
+        if let Some(first) = line_end(rest).filter(|first| *first <= limit) {
+            let within = match end {
+                End::TooManyLines => {
+                    format!("{} lines (the limit of max_record_lines)", self.scan.open_lines())
+                }
+                _ => format!("{limit} bytes (the limit of max_line_bytes)"),
+            };
+            self.take(first, Some(format!("a quote is not closed within {within}")), out);
         } else {
             self.skip = Some(Skip { position: self.here(), raw: Vec::new() });
+            (self.scan, self.open) = (Scan::default(), None);
         }
         true
     }
@@ -259,8 +313,14 @@ impl<F: Format> FileReader<F> {
         if rest.is_empty() {
             return false;
         }
-        debug_assert!(self.format.end(rest).is_none(), "a whole record is not the last line");
-        if self.format.is_whole(rest) {
+        debug_assert_eq!(
+            self.format.end(rest, &mut self.scan),
+            End::Later,
+            "a whole record is not the last line"
+        );
+        if self.line == 1 && self.format.has_lone_return(rest) {
+            self.take(rest.len(), Some(format!("it ends in carriage returns{NO_LINE_FEED}")), out);
+        } else if self.format.is_whole(rest) {
             self.take(rest.len(), None, out);
         } else {
             let first = line_end(rest).unwrap_or(rest.len());
@@ -272,6 +332,7 @@ impl<F: Format> FileReader<F> {
     /// At the end of a file that may grow: idle, unless it can no longer be the same file. Ready means to
     /// look once more, because the file was deleted.
     fn wait(&mut self) -> Result<Progress> {
+        self.tell_of_open_quote();
         // The path first: a file that is deleted in between is seen to be deleted the next time.
         let path = self.path.metadata();
         let open = self.window.file().metadata().map_err(|e| self.unreadable(e))?;
@@ -281,7 +342,28 @@ impl<F: Format> FileReader<F> {
                 self.deleted = true;
                 Ok(Progress::Ready)
             }
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.unreadable(e)),
             _ => Err(self.changed("was renamed or replaced")),
+        }
+    }
+
+    /// A quote too many would hold all later rows back without a word.
+    fn tell_of_open_quote(&mut self) {
+        let lines = self.scan.open_lines();
+        if lines == 0 {
+            return;
+        }
+        let (since, said) = self.open.get_or_insert_with(|| (Instant::now(), false));
+        if !*said && (lines >= OPEN_LINES || since.elapsed() >= OPEN_WAIT) {
+            *said = true;
+            tracing::warn!(
+                file = %self.path.display(),
+                line = self.line,
+                lines,
+                bytes = self.window.rest().len(),
+                "a quote is open and holds these lines back until it is closed or the record is given up \
+                 (max_record_lines, max_line_bytes); is it a quote too many?"
+            );
         }
     }
 
@@ -331,6 +413,14 @@ impl<F: Format> BlockingReader for FileReader<F> {
     fn position(&self) -> FilePosition {
         self.skip.as_ref().map_or_else(|| self.here(), |skip| skip.position.clone())
     }
+}
+
+/// Without the empty lines at its beginning.
+fn without_empty_lines(mut text: &[u8]) -> &[u8] {
+    while let Some(rest) = text.strip_prefix(b"\r\n").or_else(|| text.strip_prefix(b"\n")) {
+        text = rest;
+    }
+    text
 }
 
 /// Without the line end.

@@ -1,7 +1,7 @@
 //! Files as splits.
 
 use super::decode::{Csv, Format};
-use super::opened;
+use super::listing;
 use super::position::FilePosition;
 use super::reader::{FileReader, Settings};
 use serde::{Deserialize, Serialize};
@@ -9,8 +9,7 @@ use staunch_core::background::Background;
 use staunch_core::context::SourceContext;
 use staunch_core::source::Source;
 use staunch_core::{Error, Result};
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,8 +17,6 @@ use std::time::Duration;
 const DISCOVER_EVERY: Duration = Duration::from_millis(500);
 /// Longest record by default.
 const MAX_LINE_BYTES: usize = 16 << 20;
-/// Names that end like this belong to files that somebody is still writing.
-const UNFINISHED: [&str; 6] = [".tmp", ".temp", ".part", ".partial", ".swp", "~"];
 
 /// Reads a file or the files of a directory; made by [`lines`](super::lines), [`rows`](super::rows) or
 /// [`json_rows`](super::json_rows).
@@ -57,6 +54,14 @@ impl<F> Files<F> {
 }
 
 impl<T> Files<Csv<T>> {
+    /// Most lines that a record may go over because of line breaks in quotes; 1000 by default. One that goes over
+    /// more is taken for a quote too many: its first line is bad input, and reading goes on at the second.
+    #[must_use]
+    pub fn max_record_lines(mut self, lines: usize) -> Self {
+        self.format.max_lines = lines.max(1);
+        self
+    }
+
     /// What separates the fields; a comma by default.
     #[must_use]
     pub fn delimiter(mut self, delimiter: u8) -> Self {
@@ -80,7 +85,7 @@ impl<F: Format> Source for Files<F> {
 
     async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, FileSplit)>> {
         self.format.check().map_err(Error::job)?;
-        let names = names(&self.path, self.follow)?;
+        let names = listing::names(&self.path, self.follow)?;
         Ok(names.into_iter().map(|name| (name.clone(), FileSplit { name })).collect())
     }
 
@@ -94,8 +99,20 @@ impl<F: Format> Source for Files<F> {
         at: Option<FilePosition>,
         _: &SourceContext,
     ) -> Result<Self::Reader> {
-        let path = if self.path.is_dir() { self.path.join(&split.name) } else { self.path.clone() };
-        if text(&path)? != split.name {
+        let in_directory = || self.path.join(&split.name);
+        let path = match self.path.metadata() {
+            Ok(metadata) if metadata.is_dir() => in_directory(),
+            Ok(_) => self.path.clone(),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                if listing::text(&self.path)? == split.name {
+                    self.path.clone()
+                } else {
+                    in_directory()
+                }
+            }
+            Err(e) => return Err(listing::unreadable(&self.path, e)),
+        };
+        if listing::text(&path)? != split.name {
             return Err(Error::job(format!(
                 "the checkpoint has a position in `{}`, but the source now reads {}; give the old file again, or \
                  start without the checkpoint",
@@ -108,83 +125,4 @@ impl<F: Format> Source for Files<F> {
         reader.register()?;
         Background::start(&split.name, reader)
     }
-}
-
-/// The names of the files to read, sorted. Each file has one name: read under two of them, its records would
-/// count twice.
-fn names(path: &Path, follow: bool) -> Result<Vec<String>> {
-    let place = path.display();
-    let unreadable =
-        |e| Error::external(format!("cannot read {place}; check the path and its permissions")).caused_by(e);
-    let metadata = path.metadata().map_err(|e| match e.kind() {
-        // Its readers may be reading it to its end.
-        std::io::ErrorKind::NotFound if follow => Error::external(format!(
-            "{place} does not exist (any more); give the path of what is to be followed"
-        )),
-        std::io::ErrorKind::NotFound => {
-            Error::job(format!("{place} does not exist; give the path of a file or a directory to read"))
-        }
-        _ => unreadable(e),
-    })?;
-    if metadata.is_file() {
-        return Ok(vec![text(path)?]);
-    }
-    if !metadata.is_dir() {
-        return Err(Error::job(format!(
-            "{place} is neither a file nor a directory; it cannot be read again from a position"
-        )));
-    }
-    let here = path.canonicalize().map_err(unreadable)?;
-    let mut names = Vec::new();
-    let opened = opened::in_directory(&here);
-    let mut files: HashMap<(u64, u64), String> = HashMap::new();
-    for entry in path.read_dir().map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        // A file that vanishes between listing and looking was not to be read.
-        let Ok(metadata) = file.metadata() else { continue };
-        if !metadata.is_file() || is_passed_over(&file.file_name().unwrap_or_default().to_string_lossy()) {
-            continue;
-        }
-        if is_alias(&file, &here) {
-            continue;
-        }
-        let name = text(&file)?;
-        let inode = (metadata.dev(), metadata.ino());
-        if let Some(other) = opened.get(&inode).filter(|other| **other != name) {
-            return Err(opened::two_names(&name, other));
-        }
-        if let Some(other) = files.insert(inode, name.clone()) {
-            return Err(Error::job(format!(
-                "{name} and {other} in {place} are the same file, and its records would be read twice; remove one of them"
-            )));
-        }
-        names.push(name);
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Whether this is a link to a file of the same directory, which is read under its own name.
-fn is_alias(file: &Path, directory: &Path) -> bool {
-    let is_link = file.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
-    let target = || file.canonicalize().ok();
-    is_link
-        && target().is_some_and(|target| {
-            let name = target.file_name().unwrap_or_default().to_string_lossy();
-            target.parent() == Some(directory) && !is_passed_over(&name)
-        })
-}
-
-fn is_passed_over(name: &str) -> bool {
-    name.starts_with('.') || UNFINISHED.iter().any(|end| name.ends_with(end))
-}
-
-fn text(path: &Path) -> Result<String> {
-    let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    name.ok_or_else(|| {
-        Error::job(format!(
-            "the name of {} is not UTF-8, so that no checkpoint could name it; rename it",
-            path.display()
-        ))
-    })
 }

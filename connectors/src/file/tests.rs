@@ -208,6 +208,9 @@ proptest! {
             if line.len() > LIMIT {
                 return Item::Bad(number, "longer".to_owned());
             }
+            if !text.contains('\n') && text.contains('\r') {
+                return Item::Bad(number, "it".to_owned());
+            }
             Item::Good(line.lines().next().unwrap_or_default().to_owned())
         }).collect();
         prop_assert_eq!(from_every_position(text.as_bytes(), Text), wanted);
@@ -362,6 +365,28 @@ fn read_on(reader: &mut FileReader<Text>, limit: usize) -> (Vec<String>, staunch
             return (records, progress);
         }
     }
+}
+
+#[test]
+fn a_quote_that_is_never_closed_in_a_followed_file_costs_one_line_once_there_are_too_many() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "name,count\na,1\n\"b,2\n").unwrap();
+    let mut format = Csv::<Row>::new();
+    format.max_lines = 4;
+    let settings = Settings { follow: true, max_line_bytes: 1000 };
+    let mut reader = FileReader::open(file.path().to_owned(), format, settings, None).unwrap();
+    let mut seen = (0, Vec::new());
+    for count in 0..6 {
+        let mut out = Records::with_limit(100);
+        while reader.read(&mut out).unwrap() == Progress::Ready {}
+        seen.0 += out.records().len();
+        seen.1.extend(out.bad_input().iter().map(|bad| (bad.place.clone(), bad.reason.clone())));
+        // The quote hides its own line end and those of the rows behind it.
+        assert_eq!(seen.0, if count < 3 { 1 } else { 1 + count }, "{count} rows behind");
+        append(file.path(), "c,3\n");
+    }
+    let [(place, reason)] = &seen.1[..] else { panic!("{:?}", seen.1) };
+    assert!(place.ends_with("line 3") && reason.contains("within 4 lines"), "{place}: {reason}");
 }
 
 /// One long line and short ones: the call is over behind the long one, and the window has the rest of the file.
