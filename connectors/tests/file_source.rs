@@ -131,7 +131,7 @@ fn an_entry_of_a_directory_that_cannot_be_looked_at_is_an_error_and_never_passed
         let dir = TempDir::new().unwrap();
         symlink("loop", dir.path().join("loop")).unwrap();
         let source = file::lines(dir.path().join("loop"));
-        let error = source.open(FileSplit { name: "a".into() }, None, &here()).await.unwrap_err();
+        let error = source.open(FileSplit::named("a"), None, &here()).await.unwrap_err();
         assert_eq!(error.kind(), staunch_core::error::Kind::External, "{error}");
     });
 }
@@ -316,7 +316,7 @@ fn a_file_that_is_renamed_while_its_reader_is_behind_is_not_read_twice() {
             let found = source.splits(&here()).await.unwrap_err().to_string();
             assert!(found.contains("a.log") && found.contains("b.log"), "{found}");
             // As if it had been found a moment before the reader was there.
-            let second = FileSplit { name: "b.log".into() };
+            let second = FileSplit::named("b.log");
             let opened = source.open(second.clone(), None, &here()).await.err().unwrap().to_string();
             assert!(opened.contains("read as a.log") && opened.contains("must keep its name"), "{opened}");
             // Once the reader is gone, it may be read.

@@ -3,76 +3,135 @@
 //! Only what is known to be gone counts as gone: an entry that cannot be looked at is an error, since the records
 //! of its file would be missing without a word.
 
+use super::descriptors::FileId;
 use super::opened;
 use staunch_core::{Error, Result};
 use std::collections::HashMap;
 use std::fs::{DirEntry, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Names that end like this belong to files that somebody is still writing.
 const UNFINISHED: [&str; 6] = [".tmp", ".temp", ".part", ".partial", ".swp", "~"];
+/// A directory must have been left alone for so long before what it says of its last change is relied on: clocks of
+/// file systems are coarse.
+const SETTLED: Duration = Duration::from_secs(2);
+/// A directory is listed anew after so long, whatever it says.
+const LIST_ANYWAY: Duration = Duration::from_secs(60);
 
-/// The names of the files to read, sorted. Each file has one name: read under two of them, its records would
-/// count twice.
-pub(super) fn names(path: &Path, follow: bool) -> Result<Vec<String>> {
-    let place = path.display();
-    let metadata = path.metadata().map_err(|e| match e.kind() {
-        // Its readers may be reading it to its end.
-        ErrorKind::NotFound if follow => Error::external(format!(
-            "{place} does not exist (any more); give the path of what is to be followed"
-        )),
-        ErrorKind::NotFound => {
-            Error::job(format!("{place} does not exist; give the path of a file or a directory to read"))
+/// The files to read, sorted by name; names and which files they were.
+pub(super) type Found = Vec<(String, FileId)>;
+
+/// A directory as it was listed, so that one in which nothing happens is not listed again and again.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    last: Option<(Stamp, Instant, Found)>,
+}
+
+/// What changes whenever entries come and go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    directory: FileId,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            directory: FileId::of(metadata),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
-        _ => unreadable(path, e),
-    })?;
-    if metadata.is_file() {
-        return Ok(vec![text(path)?]);
     }
-    if !metadata.is_dir() {
-        return Err(Error::job(format!(
-            "{place} is neither a file nor a directory; it cannot be read again from a position"
-        )));
+
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let changed = u64::try_from(self.changed.0.max(self.modified.0)).unwrap_or(u64::MAX);
+        now.saturating_sub(changed) > SETTLED.as_secs()
     }
-    let here = path.canonicalize().map_err(|e| unreadable(path, e))?;
-    let mut names = Vec::new();
-    let opened = opened::in_directory(&here);
-    let mut files: HashMap<(u64, u64), String> = HashMap::new();
+}
+
+impl Listing {
+    /// The files to read, sorted. Each file has one name: read under two of them, its records would count twice.
+    pub(super) fn files(&mut self, path: &Path, follow: bool) -> Result<Found> {
+        let place = path.display();
+        let metadata = path.metadata().map_err(|e| match e.kind() {
+            // Its readers may be reading it to its end.
+            ErrorKind::NotFound if follow => Error::external(format!(
+                "{place} does not exist (any more); give the path of what is to be followed"
+            )),
+            ErrorKind::NotFound => {
+                Error::job(format!("{place} does not exist; give the path of a file or a directory to read"))
+            }
+            _ => unreadable(path, e),
+        })?;
+        if metadata.is_file() {
+            return Ok(vec![(text(path)?, FileId::of(&metadata))]);
+        }
+        if !metadata.is_dir() {
+            return Err(Error::job(format!(
+                "{place} is neither a file nor a directory; it cannot be read again from a position"
+            )));
+        }
+        let stamp = Stamp::of(&metadata);
+        if let Some((last, at, found)) = &self.last
+            && *last == stamp
+            && at.elapsed() < LIST_ANYWAY
+        {
+            return Ok(found.clone());
+        }
+        let (found, has_links) = list(path, &metadata)?;
+        // What a link leads to may change without a trace here.
+        let can_be_kept = follow && !has_links && stamp.is_settled();
+        self.last = can_be_kept.then(|| (stamp, Instant::now(), found.clone()));
+        Ok(found)
+    }
+}
+
+fn list(path: &Path, metadata: &Metadata) -> Result<(Found, bool)> {
+    let directory = (metadata.dev(), metadata.ino());
+    let (mut here, mut found) = (None, Vec::new());
+    let mut names: HashMap<FileId, String> = HashMap::new();
     for entry in path.read_dir().map_err(|e| unreadable(path, e))? {
         let entry = entry.map_err(|e| unreadable(path, e))?;
         let file = entry.path();
         if is_passed_over(&entry.file_name().to_string_lossy()) {
             continue;
         }
-        let Some((metadata, is_link)) = look(&entry).map_err(|e| unreadable(&file, e))? else { continue };
+        let Some((metadata, is_link)) = look(&entry, &file).map_err(|e| unreadable(&file, e))? else {
+            continue;
+        };
+        if is_link && here.is_none() {
+            here = Some(path.canonicalize().map_err(|e| unreadable(path, e))?);
+        }
         if !metadata.is_file() {
             continue;
         }
-        if is_link && is_alias(&file, &here).map_err(|e| unreadable(&file, e))? {
+        if is_link && is_alias(&file, here.as_ref()).map_err(|e| unreadable(&file, e))? {
             continue;
         }
-        let name = text(&file)?;
-        let inode = (metadata.dev(), metadata.ino());
-        if let Some(other) = opened.get(&inode).filter(|other| **other != name) {
-            return Err(opened::two_names(&name, other));
+        let (name, id) = (text(&file)?, FileId::of(&metadata));
+        if let Some(other) = opened::name(directory, id).filter(|other| *other != name) {
+            return Err(opened::two_names(&name, &other));
         }
-        if let Some(other) = files.insert(inode, name.clone()) {
+        if let Some(other) = names.insert(id, name.clone()) {
             return Err(Error::job(format!(
-                "{name} and {other} in {place} are the same file, and its records would be read twice; remove one of them"
+                "{name} and {other} in {} are the same file, and its records would be read twice; remove one of them",
+                path.display()
             )));
         }
-        names.push(name);
+        found.push((name, id));
     }
-    names.sort_unstable();
-    Ok(names)
+    found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok((found, here.is_some()))
 }
 
 /// What an entry is, and whether it is a link to that; `None` if it vanished since it was listed. A link that leads
 /// nowhere has not vanished: what it leads to may be away for a while.
-fn look(entry: &DirEntry) -> io::Result<Option<(Metadata, bool)>> {
-    let path = entry.path();
+fn look(entry: &DirEntry, path: &Path) -> io::Result<Option<(Metadata, bool)>> {
     let is_gone = |e: &io::Error| e.kind() == ErrorKind::NotFound;
     let is_link = match entry.file_type() {
         Ok(kind) => kind.is_symlink(),
@@ -87,10 +146,10 @@ fn look(entry: &DirEntry) -> io::Result<Option<(Metadata, bool)>> {
 }
 
 /// Whether a link leads to a file of the same directory, which is read under its own name.
-fn is_alias(link: &Path, directory: &Path) -> io::Result<bool> {
+fn is_alias(link: &Path, directory: Option<&PathBuf>) -> io::Result<bool> {
     let target = link.canonicalize()?;
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    Ok(target.parent() == Some(directory) && !is_passed_over(&name))
+    Ok(target.parent() == directory.map(PathBuf::as_path) && !is_passed_over(&name))
 }
 
 fn is_passed_over(name: &str) -> bool {

@@ -12,6 +12,7 @@
 //! one job: the file `.staunch` says which, and another run is refused.
 
 mod decode;
+mod descriptors;
 mod encode;
 mod listing;
 mod mark;
@@ -26,9 +27,10 @@ mod tests;
 mod window;
 
 pub use decode::{Csv, Format, Json, Text};
+pub use descriptors::FileId;
 pub use encode::{CsvPart, Encode, JsonPart};
 pub use parts::{Parts, PartsCommitter, PartsWriter};
-pub use position::FilePosition;
+pub use position::{FilePosition, WholeFile};
 pub use reader::FileReader;
 pub use source::{FileSplit, Files};
 

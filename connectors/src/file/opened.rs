@@ -1,63 +1,71 @@
 //! The files that readers have open: none of them may be read a second time under another name.
 //!
-//! An open file keeps its inode, so a name with the same inode is the same file: renamed while its reader was
-//! behind, or linked. Each worker of a job has a source of its own, so that what is open is known to the whole
-//! process; names are compared within a directory, so that sources which have nothing to do with each other do not
-//! meet.
+//! Each worker of a job has a source of its own, so that what is open is known to the whole process; names are
+//! compared within a directory, so that sources which have nothing to do with each other do not meet.
 
+use super::descriptors::FileId;
 use staunch_core::{Error, Result};
 use std::collections::HashMap;
-use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::path::Path;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-static OPEN: Mutex<Vec<Weak<Opened>>> = Mutex::new(Vec::new());
+/// Device and inode of a directory: what it is, whatever it is called.
+pub(super) type Directory = (u64, u64);
+
+/// Names of open files, with the number of readers that have them.
+type Open = HashMap<(Directory, FileId), (String, usize)>;
+
+static OPEN: LazyLock<Mutex<Open>> = LazyLock::new(Mutex::default);
 
 /// A file, for as long as it is open.
 #[derive(Debug)]
-pub(super) struct Opened {
-    directory: PathBuf,
-    name: String,
-    device: u64,
-    inode: u64,
-}
+pub(super) struct Opened(Directory, FileId);
 
-fn open() -> MutexGuard<'static, Vec<Weak<Opened>>> {
+fn open() -> MutexGuard<'static, Open> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The directory of a file, under the name that all sources know it by.
-fn directory(path: &Path) -> PathBuf {
+/// The directory that a file is in.
+fn directory(path: &Path) -> io::Result<Directory> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // One that cannot be resolved has no other name.
-    directory.canonicalize().unwrap_or_else(|_| directory.to_owned())
+    directory.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Notes that the file at a path is open under a name.
 ///
 /// # Errors
 /// It is open under another one.
-pub(super) fn add(path: &Path, file: &Metadata, name: &str) -> Result<Arc<Opened>> {
-    let (device, inode) = (file.dev(), file.ino());
-    let new = Arc::new(Opened { directory: directory(path), name: name.to_owned(), device, inode });
+pub(super) fn add(path: &Path, file: FileId, name: &str) -> Result<Opened> {
+    let directory = directory(path).map_err(|e| {
+        Error::external(format!("cannot look at the directory of {}", path.display())).caused_by(e)
+    })?;
     let mut open = open();
-    open.retain(|other| other.strong_count() > 0);
-    let is_it = |other: &Arc<Opened>| {
-        (other.device, other.inode) == (device, inode) && other.directory == new.directory
-    };
-    if let Some(other) = open.iter().filter_map(Weak::upgrade).find(|o| is_it(o) && o.name != name) {
-        return Err(two_names(name, &other.name));
+    let (known, readers) = open.entry((directory, file)).or_insert_with(|| (name.to_owned(), 0));
+    if known != name {
+        return Err(two_names(name, known));
     }
-    open.push(Arc::downgrade(&new));
-    Ok(new)
+    *readers += 1;
+    Ok(Opened(directory, file))
 }
 
-/// The files of a directory, given by its canonical name, that are open: device and inode, with the name.
-pub(super) fn in_directory(directory: &Path) -> HashMap<(u64, u64), String> {
-    let open = open();
-    let all = open.iter().filter_map(Weak::upgrade).filter(|opened| opened.directory == directory);
-    all.map(|opened| ((opened.device, opened.inode), opened.name.clone())).collect()
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let mut open = open();
+        let key = (self.0, self.1);
+        if let Some((_, readers)) = open.get_mut(&key) {
+            *readers -= 1;
+            if *readers == 0 {
+                open.remove(&key);
+            }
+        }
+    }
+}
+
+/// The name under which a file of a directory is open, if it is.
+pub(super) fn name(directory: Directory, file: FileId) -> Option<String> {
+    open().get(&(directory, file)).map(|(name, _)| name.clone())
 }
 
 /// The error if an open file turns up under another name.

@@ -5,6 +5,7 @@ use super::mark::{self, Mark, failed, sync_dir};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use staunch_core::background::blocking;
+use staunch_core::place::Place;
 use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Committable, Error, Result, crash};
 use std::collections::BTreeSet;
@@ -47,6 +48,10 @@ impl<T: Serialize + Send + 'static, E: Encode> Sink for Parts<T, E> {
 
     async fn committer(&self, context: &SinkContext) -> Result<PartsCommitter> {
         Ok(PartsCommitter { dir: self.dir.clone(), context: context.clone() })
+    }
+
+    fn places(&self) -> Vec<Place> {
+        vec![Place::Directory(self.dir.clone())]
     }
 }
 

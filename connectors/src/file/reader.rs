@@ -1,14 +1,15 @@
 //! Reads one file: finds records, decodes them, and knows where it stands.
 
 use super::decode::{Decode, Format};
+use super::descriptors::{FileId, cannot_open, should_let_go};
 use super::opened::{self, Opened};
-use super::position::{FilePosition, GOES_ON};
+use super::position::{FilePosition, GOES_ON, WholeFile};
 use super::quotes::{End, Scan, line_end};
 use super::window::Window;
 use staunch_core::background::BlockingReader;
 use staunch_core::source::{DeadLetter, Progress, Records};
 use staunch_core::{Error, Result};
-use std::fs::File;
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -57,6 +58,12 @@ pub struct FileReader<F: Format> {
     deleted: bool,
     /// True once the end of a file that is not waited for is found: what is appended later is never read.
     ended: bool,
+    /// What the file was like when all of it was read.
+    whole: Option<WholeFile>,
+    /// Since when a followed file has had nothing, and what it was like when that was found.
+    quiet: Option<(Instant, WholeFile)>,
+    /// The file was read to its end by an earlier run, and is gone: this is where that was.
+    gone: Option<FilePosition>,
 }
 
 /// A line that is too long, on the way to its end.
@@ -68,26 +75,66 @@ struct Skip {
 }
 
 impl<F: Format> FileReader<F> {
-    /// Opens a file at a position.
+    /// Opens a file at a position. One that was read to its end and is gone has nothing more to say.
     pub(super) fn open(
         path: PathBuf,
         format: F,
         settings: Settings,
         at: Option<&FilePosition>,
     ) -> Result<Self> {
+        let window = match Window::open(&path) {
+            Ok(window) => window,
+            Err(e) => {
+                let whole = at.and_then(|at| at.whole.map(|whole| (at, whole)));
+                if let (ErrorKind::NotFound, Some((at, whole))) = (e.kind(), whole) {
+                    tracing::info!(file = %path.display(), "gone since it was read to its end: it is done");
+                    return Ok(Self::new(path, format, settings, Window::of_nothing(whole.id()), Some(at)));
+                }
+                if e.kind() == ErrorKind::NotFound && at.is_none() && settings.follow {
+                    tracing::warn!(file = %path.display(), "was deleted before anything of it was read");
+                    let (window, nothing) =
+                        (Window::of_nothing(FileId::default()), FilePosition::beginning());
+                    return Ok(Self::new(path, format, settings, window, Some(&nothing)));
+                }
+                let advice = match at {
+                    Some(_) => {
+                        " It was there at the last checkpoint, and was not read to its end: put it back."
+                    }
+                    None => "",
+                };
+                return Err(cannot_open(&path, e, advice));
+            }
+        };
+        let mut reader = Self::new(path, format, settings, window, None);
+        reader.begin()?;
+        if let Some(at) = at.filter(|at| at.offset > 0) {
+            let length = reader.metadata()?.len();
+            at.seek(&mut reader.window, length, reader.header).map_err(|e| reader.not_the_same(e))?;
+            (reader.line, reader.unterminated) = (at.line, at.unterminated);
+            reader.ended = at.unterminated && !settings.follow;
+        }
+        reader.note_whole()?;
+        if should_let_go(Duration::ZERO) {
+            reader.window.let_go();
+        }
+        Ok(reader)
+    }
+
+    fn new(
+        path: PathBuf,
+        format: F,
+        settings: Settings,
+        window: Window,
+        gone: Option<&FilePosition>,
+    ) -> Self {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let file = File::open(&path).map_err(|e| {
-            let since = if at.is_some() { " It was there at the last checkpoint: put it back." } else { "" };
-            Error::job(format!("cannot open {}; check the path and its permissions.{since}", path.display()))
-                .caused_by(e)
-        })?;
-        let mut reader = Self {
+        Self {
             path,
             name,
             format,
             settings,
             opened: None,
-            window: Window::new(file),
+            window,
             scan: Scan::default(),
             open: None,
             decoder: None,
@@ -97,20 +144,31 @@ impl<F: Format> FileReader<F> {
             skip: None,
             deleted: false,
             ended: false,
-        };
-        reader.begin()?;
-        if let Some(at) = at.filter(|at| at.offset > 0) {
-            at.seek(&mut reader.window, reader.header).map_err(|e| reader.not_the_same(e))?;
-            (reader.line, reader.unterminated) = (at.line, at.unterminated);
-            reader.ended = at.unterminated && !settings.follow;
+            whole: None,
+            quiet: None,
+            gone: gone.cloned(),
         }
-        Ok(reader)
     }
 
     /// Notes that the file is open, until the reader is dropped.
     pub(super) fn register(&mut self) -> Result<()> {
-        let open = self.window.file().metadata().map_err(|e| self.unreadable(e))?;
-        self.opened = Some(opened::add(&self.path, &open, &self.name)?);
+        if self.gone.is_none() {
+            self.opened = Some(opened::add(&self.path, self.window.id(), &self.name)?);
+        }
+        Ok(())
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
+        let file = self.window.metadata().unwrap_or_else(|| self.path.metadata());
+        file.map_err(|e| self.unreadable(e))
+    }
+
+    /// Takes note if all that the file has now was read.
+    fn note_whole(&mut self) -> Result<()> {
+        if self.window.rest().is_empty() && !self.window.is_let_go() {
+            let whole = WholeFile::of(&self.metadata()?);
+            self.whole = Some(whole).filter(|whole| whole.bytes() == self.window.offset());
+        }
         Ok(())
     }
 
@@ -126,7 +184,8 @@ impl<F: Format> FileReader<F> {
     }
 
     fn unreadable(&self, error: std::io::Error) -> Error {
-        Error::external(format!("cannot read {}", self.path.display())).caused_by(error)
+        Error::external(format!("cannot read {}; is the disk that it is on there?", self.path.display()))
+            .caused_by(error)
     }
 
     fn changed(&self, what: &str) -> Error {
@@ -141,6 +200,14 @@ impl<F: Format> FileReader<F> {
     /// Reads more; 0 at the end of the file. What was read before must still be there, or the new bytes do
     /// not follow it: the file may have been cut, and may have grown again, while nobody looked.
     fn fill(&mut self) -> Result<usize> {
+        match self.window.take_up(&self.path) {
+            Ok(true) => {}
+            Ok(false) => return Err(self.changed("was renamed or replaced")),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(self.changed("was deleted or renamed before it was read to its end"));
+            }
+            Err(e) => return Err(cannot_open(&self.path, e, "")),
+        }
         let new = self.window.fill().map_err(|e| self.unreadable(e))?;
         if let Some(what) = self.window.change(new).map_err(|e| self.unreadable(e))? {
             return Err(self.changed(what));
@@ -329,15 +396,37 @@ impl<F: Format> FileReader<F> {
         true
     }
 
+    /// Whether a followed file that was found to have nothing is as it was then, by its name alone: so that
+    /// thousands of quiet ones cost one look each. If it is deleted while the file is let go, its end is the end.
+    fn is_quiet(&mut self) -> Result<bool> {
+        let Some((_, then)) = self.quiet else { return Ok(false) };
+        match self.path.metadata() {
+            Ok(now) if WholeFile::of(&now) == then => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound && self.window.is_let_go() => {
+                (self.deleted, self.ended) = (true, true);
+                Ok(false)
+            }
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.unreadable(e)),
+            _ => Ok(false),
+        }
+    }
+
     /// At the end of a file that may grow: idle, unless it can no longer be the same file. Ready means to
     /// look once more, because the file was deleted.
     fn wait(&mut self) -> Result<Progress> {
-        self.tell_of_open_quote();
         // The path first: a file that is deleted in between is seen to be deleted the next time.
         let path = self.path.metadata();
-        let open = self.window.file().metadata().map_err(|e| self.unreadable(e))?;
+        let open = self.metadata()?;
         match path {
-            Ok(now) if (now.dev(), now.ino()) == (open.dev(), open.ino()) => Ok(Progress::Idle),
+            Ok(now) if FileId::of(&now) == FileId::of(&open) => {
+                let end = self.window.offset() + self.window.rest().len() as u64;
+                let found = WholeFile::of(&open);
+                // One that has grown in between is looked at again at once.
+                self.quiet = (found.bytes() == end).then(|| (Instant::now(), found));
+                self.note_whole()?;
+                self.window.rest_a_while();
+                Ok(Progress::Idle)
+            }
             Err(e) if e.kind() == ErrorKind::NotFound && open.nlink() == 0 => {
                 self.deleted = true;
                 Ok(Progress::Ready)
@@ -345,6 +434,17 @@ impl<F: Format> FileReader<F> {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(self.unreadable(e)),
             _ => Err(self.changed("was renamed or replaced")),
         }
+    }
+
+    /// A look at a file that has nothing new.
+    fn stay_quiet(&mut self) -> Progress {
+        self.tell_of_open_quote();
+        if let Some((since, _)) = self.quiet
+            && should_let_go(since.elapsed())
+        {
+            self.window.let_go();
+        }
+        Progress::Idle
     }
 
     /// A quote too many would hold all later rows back without a word.
@@ -375,15 +475,11 @@ impl<F: Format> FileReader<F> {
             head: crc32c::crc32c(self.window.head()),
             before: crc32c::crc32c(self.window.before()),
             unterminated: self.unterminated,
+            whole: self.whole.filter(|whole| whole.bytes() == self.window.offset()),
         }
     }
-}
 
-impl<F: Format> BlockingReader for FileReader<F> {
-    type Record = F::Record;
-    type Position = FilePosition;
-
-    fn read(&mut self, out: &mut Records<F::Record>) -> Result<Progress> {
+    fn read_some(&mut self, out: &mut Records<F::Record>) -> Result<Progress> {
         let from = self.window.offset();
         while out.room() > 0 && self.window.offset() - from < CALL_BYTES {
             let taken = if self.skip.is_some() { self.skip_on(out, false) } else { self.take_next(out) };
@@ -392,6 +488,7 @@ impl<F: Format> BlockingReader for FileReader<F> {
             }
             // The window has no whole record: more is read, or what it has is the last line.
             if !self.ended {
+                self.quiet = None;
                 if self.fill()? > 0 {
                     if self.decoder.is_none() {
                         self.begin()?;
@@ -399,7 +496,8 @@ impl<F: Format> BlockingReader for FileReader<F> {
                     continue;
                 }
                 if self.settings.follow && !self.deleted {
-                    return self.wait();
+                    let progress = self.wait()?;
+                    return Ok(if progress == Progress::Idle { self.stay_quiet() } else { progress });
                 }
                 self.ended = true;
             }
@@ -409,8 +507,44 @@ impl<F: Format> BlockingReader for FileReader<F> {
         }
         Ok(Progress::Ready)
     }
+}
+
+impl<F: Format> BlockingReader for FileReader<F> {
+    type Record = F::Record;
+    type Position = FilePosition;
+
+    fn read(&mut self, out: &mut Records<F::Record>) -> Result<Progress> {
+        if self.gone.is_some() {
+            return Ok(Progress::End);
+        }
+        if self.is_quiet()? {
+            return Ok(self.stay_quiet());
+        }
+        let progress = self.read_some(out)?;
+        if progress != Progress::Idle {
+            self.note_whole()?;
+        }
+        Ok(progress)
+    }
+
+    /// A last line without a line end, if all before it was handed out and it is still the last one.
+    fn drain(&mut self, out: &mut Records<F::Record>) -> Result<()> {
+        if self.gone.is_some() || self.ended || self.decoder.is_none() {
+            return Ok(());
+        }
+        let is_behind = self.format.end(self.window.rest(), &mut self.scan) != End::Later;
+        if is_behind || (!self.is_quiet()? && !self.ended && self.fill()? > 0) {
+            return Ok(());
+        }
+        self.ended = true;
+        while (self.skip.is_none() && self.take_next(out)) || self.take_last(out) {}
+        Ok(())
+    }
 
     fn position(&self) -> FilePosition {
+        if let Some(position) = &self.gone {
+            return position.clone();
+        }
         self.skip.as_ref().map_or_else(|| self.here(), |skip| skip.position.clone())
     }
 }

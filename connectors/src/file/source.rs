@@ -1,22 +1,28 @@
 //! Files as splits.
 
 use super::decode::{Csv, Format};
-use super::listing;
+use super::descriptors::FileId;
+use super::listing::{self, Listing};
 use super::position::FilePosition;
 use super::reader::{FileReader, Settings};
 use serde::{Deserialize, Serialize};
-use staunch_core::background::Background;
+use staunch_core::background::{Background, blocking};
 use staunch_core::context::SourceContext;
+use staunch_core::place::Place;
 use staunch_core::source::Source;
 use staunch_core::{Error, Result};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// How often a followed directory is looked at for new files.
 const DISCOVER_EVERY: Duration = Duration::from_millis(500);
 /// Longest record by default.
 const MAX_LINE_BYTES: usize = 16 << 20;
+/// Files of the process that are being opened at a time: each takes a thread that may block.
+static OPENING: Semaphore = Semaphore::const_new(4);
 
 /// Reads a file or the files of a directory; made by [`lines`](super::lines), [`rows`](super::rows) or
 /// [`json_rows`](super::json_rows).
@@ -26,11 +32,13 @@ pub struct Files<F> {
     follow: bool,
     max_line_bytes: usize,
     format: F,
+    listing: Arc<Mutex<Listing>>,
 }
 
 impl<F> Files<F> {
     pub(super) fn new(path: &Path, format: F) -> Self {
-        Self { path: path.to_owned(), follow: false, max_line_bytes: MAX_LINE_BYTES, format }
+        let listing = Arc::default();
+        Self { path: path.to_owned(), follow: false, max_line_bytes: MAX_LINE_BYTES, format, listing }
     }
 
     /// Waits for more at the end of a file, and for new files in a directory; such a source never ends.
@@ -75,6 +83,15 @@ impl<T> Files<Csv<T>> {
 pub struct FileSplit {
     /// Its name, without the directory, so that the directory may move between runs.
     pub name: String,
+    /// Which file it was when it was listed, so that a name that is used again is noticed.
+    pub file: Option<FileId>,
+}
+
+impl FileSplit {
+    /// The file of this name, whichever that is.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), file: None }
+    }
 }
 
 impl<F: Format> Source for Files<F> {
@@ -85,8 +102,13 @@ impl<F: Format> Source for Files<F> {
 
     async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, FileSplit)>> {
         self.format.check().map_err(Error::job)?;
-        let names = listing::names(&self.path, self.follow)?;
-        Ok(names.into_iter().map(|name| (name.clone(), FileSplit { name })).collect())
+        let (listing, path, follow) = (Arc::clone(&self.listing), self.path.clone(), self.follow);
+        blocking(move || {
+            let found = listing.lock().unwrap_or_else(PoisonError::into_inner).files(&path, follow)?;
+            let split = |(name, file): (String, FileId)| (name.clone(), FileSplit { name, file: Some(file) });
+            Ok(found.into_iter().map(split).collect())
+        })
+        .await?
     }
 
     fn discover_every(&self) -> Option<Duration> {
@@ -99,30 +121,46 @@ impl<F: Format> Source for Files<F> {
         at: Option<FilePosition>,
         _: &SourceContext,
     ) -> Result<Self::Reader> {
-        let in_directory = || self.path.join(&split.name);
-        let path = match self.path.metadata() {
-            Ok(metadata) if metadata.is_dir() => in_directory(),
-            Ok(_) => self.path.clone(),
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                if listing::text(&self.path)? == split.name {
-                    self.path.clone()
-                } else {
-                    in_directory()
-                }
-            }
-            Err(e) => return Err(listing::unreadable(&self.path, e)),
-        };
-        if listing::text(&path)? != split.name {
-            return Err(Error::job(format!(
-                "the checkpoint has a position in `{}`, but the source now reads {}; give the old file again, or \
-                 start without the checkpoint",
-                split.name,
-                path.display()
-            )));
-        }
         let settings = Settings { follow: self.follow, max_line_bytes: self.max_line_bytes };
-        let mut reader = FileReader::open(path, self.format.clone(), settings, at.as_ref())?;
-        reader.register()?;
-        Background::start(&split.name, reader)
+        let (source, format, name) = (self.path.clone(), self.format.clone(), split.name.clone());
+        let _turn = OPENING.acquire().await;
+        let reader = blocking(move || {
+            let path = path_of(&source, &split.name)?;
+            let mut reader = FileReader::open(path, format, settings, at.as_ref())?;
+            reader.register()?;
+            Ok(reader)
+        });
+        Background::start(&name, reader.await??)
     }
+
+    fn places(&self) -> Vec<Place> {
+        // What cannot be looked at is said when it is listed.
+        let place = if self.path.is_dir() { Place::Directory } else { Place::File };
+        vec![place(self.path.clone())]
+    }
+}
+
+/// Where the file of a split is.
+fn path_of(source: &Path, name: &str) -> Result<PathBuf> {
+    let in_directory = || source.join(name);
+    let path = match source.metadata() {
+        Ok(metadata) if metadata.is_dir() => in_directory(),
+        Ok(_) => source.to_owned(),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            if listing::text(source)? == name {
+                source.to_owned()
+            } else {
+                in_directory()
+            }
+        }
+        Err(e) => return Err(listing::unreadable(source, e)),
+    };
+    if listing::text(&path)? != name {
+        return Err(Error::job(format!(
+            "the checkpoint has a position in `{name}`, but the source now reads {}; give the old file again, or \
+             start without the checkpoint",
+            path.display()
+        )));
+    }
+    Ok(path)
 }

@@ -511,3 +511,102 @@ fn a_file_that_was_cut_is_an_error_also_if_it_has_grown_again() {
         }
     }
 }
+
+/// In this build a process may have 64 files open.
+#[test]
+fn many_quiet_followed_files_are_let_go_and_what_happens_to_them_is_noticed_all_the_same() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = |n: usize| dir.path().join(format!("{n:03}"));
+    let open_here = || {
+        let links =
+            std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fd.ok()?.path().read_link().ok());
+        links.filter(|file| file.starts_with(dir.path())).count()
+    };
+    let mut readers: Vec<FileReader<Text>> = (0..200)
+        .map(|n| {
+            std::fs::write(path(n), format!("{n}\n")).unwrap();
+            let mut reader = open_as(&path(n), Text, true, None).unwrap();
+            let (lines, progress) = read_on(&mut reader, 10);
+            assert_eq!((lines, progress.unwrap()), (vec![n.to_string()], Progress::Idle));
+            reader
+        })
+        .collect();
+    assert!(open_here() <= 64, "{} are open", open_here());
+    for (reader, n) in readers.iter_mut().zip(0..) {
+        append(&path(n), "more\npart");
+        assert_eq!(read_on(reader, 10).0, ["more"], "{n}");
+        append(&path(n), "ly\n");
+        assert_eq!(read_on(reader, 10).0, ["partly"], "{n}");
+        assert_eq!(read_on(reader, 10).1.unwrap(), Progress::Idle);
+    }
+    let mut change = |n: usize, change: &dyn Fn(&Path)| {
+        change(&path(n));
+        read_on(&mut readers[n], 10)
+    };
+    let (lines, progress) = change(199, &|path| std::fs::remove_file(path).unwrap());
+    assert_eq!((lines.len(), progress.unwrap()), (0, Progress::End));
+    let (_, progress) = change(198, &|path| append(path, "last"));
+    assert_eq!(progress.unwrap(), Progress::Idle);
+    let (lines, progress) = change(198, &|path| std::fs::remove_file(path).unwrap());
+    assert_eq!((lines, progress.unwrap()), (vec!["last".to_owned()], Progress::End));
+    let replace = |path: &Path| {
+        std::fs::write(path.with_extension("new"), "198\nmore\npartly\n").unwrap();
+        std::fs::rename(path.with_extension("new"), path).unwrap();
+    };
+    for (n, what, why) in [
+        (197, &replace as &dyn Fn(&Path), "replaced"),
+        (196, &|path| std::fs::write(path, "196\n").unwrap(), "was cut"),
+        (195, &|path| std::fs::write(path, "195\nless\npartly\nand more\n").unwrap(), "was cut"),
+    ] {
+        let error = change(n, what).1.unwrap_err().to_string();
+        assert!(error.contains(why), "{n}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_was_read_to_its_end_may_be_gone_and_no_other_one() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("a.log");
+    for (text, follow, whole) in
+        [("1\n2\n", true, true), ("1\n2", true, false), ("1\n2", false, true), ("", true, true)]
+    {
+        std::fs::write(&path, text).unwrap();
+        let mut reader = open_as(&path, Text, follow, None).unwrap();
+        let _ = read_on(&mut reader, 1);
+        let (at, begin) = (reader.position(), open_as(&path, Text, follow, None).unwrap().position());
+        std::fs::remove_file(&path).unwrap();
+        match open_as(&path, Text, follow, Some(&at)) {
+            Ok(mut gone) => {
+                assert!(whole, "{text:?}: a line of it was not read");
+                let (lines, progress) = read_on(&mut gone, 10);
+                assert_eq!((lines.len(), progress.unwrap()), (0, Progress::End));
+                assert_eq!(gone.position(), at);
+            }
+            Err(error) => assert!(!whole && error.to_string().contains("not read to its end"), "{error}"),
+        }
+        assert!(text.is_empty() || open_as(&path, Text, follow, Some(&begin)).is_err());
+    }
+}
+
+#[test]
+fn a_drain_reads_the_last_line_and_nothing_that_lies_behind_lines_that_were_not_read() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let drain = |reader: &mut FileReader<Text>| {
+        let mut out = Records::with_limit(100);
+        reader.drain(&mut out).unwrap();
+        out.records().to_vec()
+    };
+    std::fs::write(file.path(), "1\n2\n3").unwrap();
+    let mut reader = open_as(file.path(), Text, true, None).unwrap();
+    assert_eq!(take(&mut reader, 1), ["1"]);
+    assert!(drain(&mut reader).is_empty(), "the second line is not read");
+    let mut reader = open_as(file.path(), Text, true, None).unwrap();
+    assert_eq!(read_on(&mut reader, 10).0, ["1", "2"]);
+    assert_eq!(drain(&mut reader), ["3"]);
+    let mut reader = open_as(file.path(), Text, true, None).unwrap();
+    assert_eq!(read_on(&mut reader, 10).0, ["1", "2"]);
+    append(file.path(), "\n4\n");
+    assert!(drain(&mut reader).is_empty(), "it is not the last line any more");
+    let mut csv = open_as(file.path(), Csv::<Row>::new(), true, None).unwrap();
+    assert_eq!(csv.drain(&mut Records::with_limit(9)).map_err(|e| e.to_string()), Ok(()));
+}

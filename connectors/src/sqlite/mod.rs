@@ -16,6 +16,7 @@ pub use target::{Connection, Target};
 
 use serde::Serialize;
 use staunch_core::Result;
+use staunch_core::place::Place;
 use staunch_core::sink::{Sink, SinkContext};
 use staunch_core::staged::{Staged, StagedCommitter, StagedWriter};
 use std::path::Path;
@@ -62,5 +63,9 @@ impl<T: Serialize + Send + 'static> Sink for Table<T> {
 
     async fn committer(&self, context: &SinkContext) -> Result<Self::Committer> {
         Staged::new(self.target.clone()).committer(context).await
+    }
+
+    fn places(&self) -> Vec<Place> {
+        vec![Place::File(self.target.path.clone())]
     }
 }

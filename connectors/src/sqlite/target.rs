@@ -20,7 +20,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A table as a target of staged output.
 #[derive(Debug)]
 pub struct Target<T> {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     table: String,
     pub(super) create: Option<String>,
     /// Columns of the upsert; empty for plain inserts.

@@ -16,6 +16,7 @@ pub mod error;
 pub mod job;
 pub mod keyed;
 pub mod metrics;
+pub mod place;
 pub mod plan;
 pub mod run;
 mod runtime;

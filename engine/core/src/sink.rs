@@ -15,6 +15,7 @@
 //! Dropping a writer or a committer never publishes or removes anything.
 
 use crate::error::{Error, Result};
+use crate::place::Place;
 use staunch_checkpoint::{CheckpointId, Committable, Generation};
 use staunch_state::storage::Storage;
 use std::future::Future;
@@ -41,6 +42,11 @@ pub trait Sink: Send + Sync + 'static {
     /// The target cannot be reached, or holds output of another life of the job (see
     /// [`SinkContext::lineage`]).
     fn committer(&self, context: &SinkContext) -> impl Future<Output = Result<Self::Committer>> + Send;
+
+    /// Where it writes, so that a job whose steps get in each other's way is refused before anything is claimed.
+    fn places(&self) -> Vec<Place> {
+        Vec::new()
+    }
 
     /// What this sink promises, for plans and documents.
     fn guarantee(&self) -> Guarantee {

@@ -7,6 +7,7 @@
 
 use crate::context::SourceContext;
 use crate::error::Result;
+use crate::place::Place;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -56,6 +57,11 @@ pub trait Source: Send + Sync + 'static {
         at: Option<Self::Position>,
         context: &SourceContext,
     ) -> impl Future<Output = Result<Self::Reader>> + Send;
+
+    /// Where it reads, so that a job that would read its own output is refused before anything is claimed.
+    fn places(&self) -> Vec<Place> {
+        Vec::new()
+    }
 }
 
 /// Reads one split.
@@ -73,6 +79,16 @@ pub trait SplitReader: Send + 'static {
     /// The split can no longer be read. Input that was read and is malformed is no error: give it to
     /// [`Records::bad`].
     fn poll(&mut self, cx: &mut Context<'_>, out: &mut Records<Self::Record>) -> Result<Progress>;
+
+    /// The job drains: it is complete with what was read, and cannot be continued. Appends what is held back only
+    /// because more of it might come, such as a last line without its end. Called instead of
+    /// [`SplitReader::poll`], and as it, until the answer is [`Progress::End`]. What was not read yet stays unread.
+    ///
+    /// # Errors
+    /// As for [`SplitReader::poll`].
+    fn drain(&mut self, _cx: &mut Context<'_>, _out: &mut Records<Self::Record>) -> Result<Progress> {
+        Ok(Progress::End)
+    }
 
     /// The position of the *next* record: what [`Source::open`] gets after a restart. It covers exactly
     /// what [`SplitReader::poll`] has handed out.

@@ -21,6 +21,7 @@ mod steps;
 pub(crate) use life::run::run;
 pub(crate) use life::worker::Site;
 pub(crate) use process::io::blocking;
+pub(crate) use process::shared::panic_text;
 pub(crate) use steps::marks::Marks;
 pub(crate) use steps::routing::keyed;
 pub(crate) use steps::sink::sink;
@@ -30,6 +31,7 @@ pub(crate) use steps::transform::{Emitter, each_batch, union};
 
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::place::check_steps;
 use crate::plan::Plan;
 use life::worker::Registry;
 use process::tick::Tick;
@@ -52,5 +54,7 @@ where
     let registry: Rc<RefCell<Registry>> = Rc::default();
     let plan = worker
         .dataflow::<Tick, _, _>(|scope| build(Site { scope, live: None, registry: Rc::clone(&registry) }))?;
-    Ok((plan, registry.take()))
+    let registry = registry.take();
+    check_steps(&registry.places)?;
+    Ok((plan, registry))
 }

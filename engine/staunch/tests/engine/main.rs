@@ -18,6 +18,7 @@ mod commits;
 mod crashes;
 mod event_time;
 mod failures;
+mod files;
 mod flow_control;
 mod lifecycle;
 mod metrics;

@@ -35,6 +35,7 @@ where
 {
     crate::plan::check_name(&config.job)?;
     let (plan, registry) = crate::runtime::plan(&build)?;
+    crate::place::check_against(&config, &registry.places)?;
     let directory = Directory::open(&config.checkpoints)?;
     // Held until the end: a second copy of the job is refused while this one lives.
     let _lock = directory.try_lock()?;

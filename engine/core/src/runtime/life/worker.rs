@@ -1,6 +1,7 @@
 //! Where a graph is being built: on a live worker, or only to check the plan. And what a live one does.
 
 use crate::error::{Error, Result};
+use crate::place::{At, Place, Role};
 use crate::plan::{Node, NodeId, Plan};
 use crate::runtime::control::committing::CommitterFactory;
 use crate::runtime::control::splits::Enumerator;
@@ -33,6 +34,8 @@ pub(crate) struct Registry {
     /// Name and schema.
     pub(crate) states: Vec<(String, String)>,
     pub(crate) sinks: Vec<CommitterFactory>,
+    /// Where sources read and sinks write.
+    pub(crate) places: Vec<At>,
 }
 
 pub(crate) struct WorkerContext {
@@ -62,6 +65,11 @@ impl Site<'_> {
             Some(worker) => (Arc::clone(&worker.shared.assignment), worker.shared.groups),
             None => (Arc::new(Assignment::even(Groups::new(1), 1)), Groups::new(1)),
         }
+    }
+
+    pub(crate) fn register_places(&self, step: &str, role: Role, places: Vec<Place>) {
+        let at = |place| At { step: step.to_owned(), role, place };
+        self.registry.borrow_mut().places.extend(places.into_iter().map(at));
     }
 
     pub(crate) fn register_state(&self, name: &str, schema: String) {

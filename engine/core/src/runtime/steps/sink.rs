@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::{Doing, StepMetrics, Watch};
+use crate::place::Role;
 use crate::runtime::Flow;
 use crate::runtime::control::committing::CommitterFactory;
 use crate::runtime::life::worker::{Site, WorkerContext};
@@ -40,6 +41,7 @@ enum ToWriter<T> {
 pub(crate) fn sink<'s, S: Sink>(site: &Site<'s>, flow: Flow<'s, S::Record>, name: &str, sink: Arc<S>) {
     if site.live.is_none() {
         site.registry.borrow_mut().sinks.push(CommitterFactory::new(name, Arc::clone(&sink)));
+        site.register_places(name, Role::Writes, sink.places());
     }
     let mut builder = OperatorBuilder::new(name.to_owned(), site.scope);
     let mut records = builder.new_input(flow, Pipeline);

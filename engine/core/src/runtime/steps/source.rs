@@ -11,6 +11,7 @@ use crate::context::SourceContext;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::{Doing, StepMetrics};
+use crate::place::Role;
 use crate::runtime::Flow;
 use crate::runtime::control::splits::Enumerator;
 use crate::runtime::life::worker::{Site, WorkerContext};
@@ -75,6 +76,7 @@ pub(crate) fn source<'s, S: Source>(
         let mut enumerator = Enumerator::new(name, Arc::clone(&source));
         enumerator.every = source.discover_every();
         site.registry.borrow_mut().sources.push(enumerator);
+        site.register_places(name, Role::Reads, source.places());
     }
     if dead_letters {
         options.bad_input = BadInput::DeadLetter;
@@ -242,8 +244,9 @@ impl<S: Source> Driver<S> {
                 self.look_again(LOOK_AGAIN);
             }
         }
-        self.send_mark(draining, marks);
-        self.report_end(draining);
+        let drained = draining && !quiet && self.drain(records, letters)?;
+        self.send_mark(drained, marks);
+        self.report_end(drained);
         self.metrics.watch.does(if held_back { Doing::Wait } else { Doing::Nothing });
         Ok(())
     }
@@ -353,6 +356,25 @@ impl<S: Source> Driver<S> {
             }
         }
         Ok(false)
+    }
+
+    /// Reads what readers hold back only because more might come; true once there is no more of that.
+    fn drain(&mut self, records: &mut Output<S::Record>, letters: &mut Output<DeadLetter>) -> Result<bool> {
+        if self.ended {
+            return Ok(true);
+        }
+        let waker = self.waker.clone();
+        let mut context = Context::from_waker(&waker);
+        let mut all = true;
+        for index in 0..self.splits.len() {
+            let mut buffer = Records::with_limit(BATCH_RECORDS);
+            all &= self.splits[index].drain(&mut context, &mut buffer)?;
+            if !buffer.records.is_empty() || !buffer.bad.is_empty() {
+                self.turn = index;
+                self.emit(buffer, records, letters)?;
+            }
+        }
+        Ok(all)
     }
 
     /// Has the next turn come after `wait` at the latest. One timer at a time: as every turn asks for

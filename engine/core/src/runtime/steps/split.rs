@@ -146,6 +146,22 @@ impl<S: Source> Split<S> {
         Ok(progress == Progress::Ready)
     }
 
+    /// Reads what the reader holds back only because more might come; true once there is no more of that.
+    pub(crate) fn drain(&mut self, cx: &mut Context<'_>, buffer: &mut Records<S::Record>) -> Result<bool> {
+        match &mut self.reader {
+            Reader::Open(reader) => {
+                let is_over = reader.drain(cx, buffer)? == Progress::End;
+                if is_over {
+                    self.position = Some(reader.position());
+                    self.reader = Reader::Finished;
+                }
+                Ok(is_over)
+            }
+            Reader::Opening(..) => Ok(false),
+            Reader::Waiting | Reader::Finished => Ok(true),
+        }
+    }
+
     /// Takes note of the event times of records that were read.
     pub(crate) fn saw(&mut self, times: &[i64]) {
         self.latest = self.latest.max(times.iter().max().copied());
