@@ -3,13 +3,13 @@
 use super::decode::{Csv, Format};
 use super::descriptors::FileId;
 use super::listing::{self, Listing};
-use super::position::FilePosition;
+use super::position::{FilePosition, WholeFile};
 use super::reader::{FileReader, Settings};
 use serde::{Deserialize, Serialize};
 use staunch_core::background::{Background, blocking};
 use staunch_core::context::SourceContext;
 use staunch_core::place::Place;
-use staunch_core::source::Source;
+use staunch_core::source::{Revisit, Source};
 use staunch_core::{Error, Result};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -133,10 +133,53 @@ impl<F: Format> Source for Files<F> {
         Background::start(&name, reader.await??)
     }
 
+    async fn revisit(
+        &self,
+        finished: Vec<(FileSplit, FilePosition)>,
+        _: &SourceContext,
+    ) -> Result<Vec<Revisit>> {
+        let source = Self::clone(self);
+        let look = move || finished.iter().map(|(split, end)| source.look_again(&split.name, end)).collect();
+        blocking(look).await?
+    }
+
     fn places(&self) -> Vec<Place> {
         // What cannot be looked at is said when it is listed.
         let place = if self.path.is_dir() { Place::Directory } else { Place::File };
         vec![place(self.path.clone())]
+    }
+}
+
+impl<F: Format> Files<F> {
+    /// What has become of a file that was read to its end by an earlier run. A look at what the system says of it is
+    /// enough, if that is what it was.
+    fn look_again(&self, name: &str, end: &FilePosition) -> Result<Revisit> {
+        let path = path_of(&self.path, name)?;
+        let metadata = match path.metadata() {
+            Ok(metadata) => metadata,
+            // It is gone since it was listed.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Revisit::Finished),
+            Err(e) => return Err(listing::unreadable(&path, e)),
+        };
+        let goes_on = if self.follow { Revisit::GoesOn } else { Revisit::Finished };
+        let now = WholeFile::of(&metadata);
+        if end.whole == Some(now) {
+            return Ok(goes_on);
+        }
+        // Of an empty file nothing was read, and a followed one is at its end only when it is deleted.
+        let is_empty = end.offset == 0 && now.bytes() > 0;
+        if is_empty || (self.follow && end.whole.is_some_and(|whole| whole.id() != now.id())) {
+            tracing::warn!(file = %path.display(), "another file has this name now; it is read from its beginning");
+            return Ok(Revisit::New);
+        }
+        let settings = Settings { follow: self.follow, max_line_bytes: self.max_line_bytes };
+        let end = FilePosition { unterminated: false, ..end.clone() };
+        FileReader::open(path.clone(), self.format.clone(), settings, Some(&end))?;
+        if now.bytes() > end.offset && !self.follow {
+            let more = now.bytes() - end.offset;
+            tracing::warn!(file = %path.display(), bytes = more, "has grown since it was read to its end; this is not read");
+        }
+        Ok(goes_on)
     }
 }
 

@@ -27,7 +27,8 @@ pub trait Source: Send + Sync + 'static {
     type Reader: SplitReader<Record = Self::Record, Position = Self::Position>;
 
     /// The splits there are now, each with an identity that stays the same over restarts. Called once
-    /// at start, and then every [`Source::discover_every`]. Known identities are skipped. Later, an error
+    /// at start, and then every [`Source::discover_every`]. Known identities are skipped, unless the split was read
+    /// to its end and is now listed with another description: then it is another one of that name, and is read. Later, an error
     /// ends the job if it is one of the job ([`Error::job`](crate::Error::job)); after any other one the
     /// engine looks again.
     ///
@@ -58,10 +59,34 @@ pub trait Source: Send + Sync + 'static {
         context: &SourceContext,
     ) -> impl Future<Output = Result<Self::Reader>> + Send;
 
+    /// What has become of splits that an earlier run read to their end, and that are listed again: called once at a
+    /// start, with the splits as they are listed now and the positions of their ends. One answer for each.
+    ///
+    /// # Errors
+    /// One of them is not what was read, and what to do about it only a person knows.
+    fn revisit(
+        &self,
+        finished: Vec<(Self::Split, Self::Position)>,
+        _context: &SourceContext,
+    ) -> impl Future<Output = Result<Vec<Revisit>>> + Send {
+        async move { Ok(vec![Revisit::Finished; finished.len()]) }
+    }
+
     /// Where it reads, so that a job that would read its own output is refused before anything is claimed.
     fn places(&self) -> Vec<Place> {
         Vec::new()
     }
+}
+
+/// What has become of a split that was read to its end by an earlier run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Revisit {
+    /// It is as it was: nothing of it is read any more.
+    Finished,
+    /// It may go on behind its end, and is read on from there.
+    GoesOn,
+    /// Another one has its name, and is read from its beginning.
+    New,
 }
 
 /// Reads one split.

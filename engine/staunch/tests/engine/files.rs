@@ -59,6 +59,96 @@ fn a_file_that_was_read_to_its_end_may_be_deleted_while_the_job_is_stopped() {
     assert_eq!(sorted(&output), ["1", "2", "3", "4"]);
 }
 
+/// A file that is deleted is done, and whoever wrote it may begin another one of its name.
+#[test]
+fn a_name_that_is_used_again_in_a_followed_directory_is_another_file_and_is_read() {
+    for stopped in [false, true] {
+        for workers in [1, 3] {
+            let (dir, output, place) = (TempDir::new().unwrap(), collect(), place().workers(workers));
+            let path = dir.path().join("a.log");
+            fs::write(&path, "1\n2\n").unwrap();
+            fs::write(dir.path().join("b.log"), "k\n").unwrap();
+            let mut running = place.start(lines(dir.path(), true, &output));
+            eventually("all is read", || output.committed().len() == 3);
+            fs::remove_file(&path).unwrap();
+            eventually("the file is done", || {
+                place.manifests().last().unwrap().sources["lines"].splits.iter().any(|split| split.finished)
+            });
+            if stopped {
+                assert_eq!(running.stop(), Outcome::Stopped);
+            }
+            // It begins as the first one.
+            fs::write(&path, "1\n2\n3\n").unwrap();
+            if stopped {
+                running = place.start(lines(dir.path(), true, &output));
+            }
+            eventually("the new file is read", || output.committed().len() == 6);
+            assert_eq!(running.stop(), Outcome::Stopped);
+            assert_eq!(sorted(&output), ["1", "1", "2", "2", "3", "k"]);
+        }
+    }
+}
+
+/// Stops a job over two files when it has read the first, changes that, and goes on.
+fn changed_while_stopped(change: impl Fn(&Path)) -> (Result<Outcome>, Vec<String>) {
+    let (dir, output, place) = (TempDir::new().unwrap(), collect(), place());
+    let old: String = (0..10).map(|n| format!("old {n}\n")).collect();
+    fs::write(dir.path().join("a.txt"), old).unwrap();
+    fs::write(dir.path().join("b.txt"), "b\n".repeat(100_000)).unwrap();
+    let job = |rate: Option<u64>| {
+        let (dir, output) = (dir.path().to_owned(), output.clone());
+        move |job: &Job<'_>| {
+            job.source("lines", file::lines(&dir).limit_rate(rate)).sink("output", output.clone());
+            Ok(())
+        }
+    };
+    let running = place.start(job(Some(20_000)));
+    eventually("the first file is read", || {
+        place.manifests().last().is_some_and(|m| m.sources["lines"].splits.iter().any(|split| split.finished))
+    });
+    assert_eq!(running.stop(), Outcome::Stopped);
+    change(&dir.path().join("a.txt"));
+    let outcome = place.run(job(None));
+    let rest = output.committed().into_iter().filter(|line| line != "b").collect();
+    (outcome, rest)
+}
+
+#[test]
+fn a_file_that_is_replaced_after_it_was_read_to_its_end_is_an_error_that_names_it() {
+    let new: String = (0..10).map(|n| format!("new {n}\n")).collect();
+    for change in ["replaced", "overwritten", "cut"] {
+        let (outcome, _) = changed_while_stopped(|path| match change {
+            "replaced" => {
+                fs::remove_file(path).unwrap();
+                fs::write(path, &new).unwrap();
+            }
+            "overwritten" => fs::write(path, &new).unwrap(),
+            _ => fs::write(path, "old 0\n").unwrap(),
+        });
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("a.txt is not the file that was read"), "{change}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_was_read_to_its_end_may_be_copied_grow_or_go_and_is_not_read_again() {
+    let old: Vec<String> = (0..10).map(|n| format!("old {n}")).collect();
+    for change in ["nothing", "copied", "grown", "gone"] {
+        let (outcome, lines) = changed_while_stopped(|path| match change {
+            "copied" => {
+                let text = fs::read(path).unwrap();
+                fs::remove_file(path).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            "grown" => fs::write(path, old.join("\n") + "\nmore\n").unwrap(),
+            "gone" => fs::remove_file(path).unwrap(),
+            _ => {}
+        });
+        assert_eq!(outcome.unwrap(), Outcome::Finished, "{change}");
+        assert_eq!(lines, old, "{change}");
+    }
+}
+
 #[test]
 fn a_job_that_would_read_its_own_output_or_write_one_place_twice_is_refused_before_anything_is_claimed() {
     let (dir, place) = (TempDir::new().unwrap(), place());

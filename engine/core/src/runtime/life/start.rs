@@ -339,7 +339,14 @@ fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
     for source in registry.sources {
         let found =
             caught(&source.name, || shared.io.block_on(source.list(shared.source_context(&source.name, 0))))?;
-        shared.splits[&source.name].discovered(found);
+        let hub = &shared.splits[&source.name];
+        let finished = hub.finished_of(&found);
+        if !finished.is_empty() {
+            let context = shared.source_context(&source.name, 0);
+            let said = caught(&source.name, || shared.io.block_on(source.revisit(finished, context)))?;
+            hub.revise(said);
+        }
+        hub.discovered(found);
         if let Some(every) = source.every {
             let step = source.name.clone();
             shared.spawn(step, "looking for new splits", discover(source, every, Arc::clone(shared)));

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{Doing, StepMetrics};
 use crate::place::Role;
 use crate::runtime::Flow;
-use crate::runtime::control::splits::Enumerator;
+use crate::runtime::control::splits::{Dealt, Enumerator};
 use crate::runtime::life::worker::{Site, WorkerContext};
 use crate::runtime::process::shared::{Message, caught};
 use crate::runtime::process::tick::{Tick, epoch, tick};
@@ -280,9 +280,14 @@ impl<S: Source> Driver<S> {
         let hub = &self.worker.shared.splits[&self.name];
         if self.splits_version != Some(hub.version()) {
             self.splits_version = Some(hub.version());
-            for part in hub.take(self.worker.index) {
+            for Dealt { part, again } in hub.take(self.worker.index) {
                 self.highest = self.highest.max(part.max_event_time_ms);
-                self.splits.push(Split::new(part)?);
+                let split = Split::new(part)?;
+                let old = again.then(|| self.splits.iter().position(|old| old.id() == split.id())).flatten();
+                match old {
+                    Some(old) => self.splits[old] = split,
+                    None => self.splits.push(split),
+                }
             }
         }
         let limit = if self.source.discover_every().is_some() { usize::MAX } else { OPEN_SPLITS };
@@ -344,6 +349,7 @@ impl<S: Source> Driver<S> {
             if split.is_finished() && !was_finished {
                 // That it is finished must come into a checkpoint, even if no record comes any more: a file
                 // may be deleted after its end. And another split may wait for its place.
+                self.worker.shared.splits[&self.name].finished(split.id());
                 self.worker.shared.clock.note_activity();
                 self.again.activate();
             }

@@ -73,6 +73,10 @@ impl<S: Source> Split<S> {
         })
     }
 
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.reader, Reader::Finished)
     }
