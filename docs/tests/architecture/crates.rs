@@ -16,7 +16,8 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("jobs", "jobs", &["staunch"]),
     ("benches", "benches", &["staunch", "staunch-testing"]),
     ("docs", "docs", &["staunch"]),
-    ("engine/testing", "staunch-testing", &["staunch"]),
+    ("engine/shim", "staunch-shim", &[]),
+    ("engine/testing", "staunch-testing", &["staunch", "staunch-shim"]),
 ];
 
 /// Libraries that only some crates may depend on, development dependencies included.

@@ -21,12 +21,15 @@
 //!   what must be in them;
 //! - [`victim`] starts the victim and judges it; [`process`] kills, stops and wakes, [`power`] takes away
 //!   what was not synced;
-//! - [`matrix`] breaks it at every crash point, [`soak`] at random moments for as long as one likes;
+//! - [`matrix`] breaks it at every crash point, [`attack`] at its Nth file operation, [`soak`] at random moments
+//!   for as long as one likes;
 //! - [`figures`] says where published figures come from.
 //!
-//! Commands: `crash_matrix` runs every case of the matrix, `soak` runs until it has killed enough. Results
+//! Commands: `crash_matrix` runs every case of the matrix, `attack` every strike, `soak` runs until it has killed enough. Results
 //! that were published are in `results/`.
 
+#[cfg(feature = "crash-points")]
+pub mod attack;
 pub mod audit;
 pub mod conformance;
 pub mod figures;

@@ -247,10 +247,11 @@ enum Look {
 
 impl From<rusqlite::Error> for Look {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked};
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, FileLockingProtocolFailed};
         let no_table = error.to_string().contains("no such table");
         match error.sqlite_error_code() {
-            Some(CannotOpen | DatabaseBusy | DatabaseLocked) => Look::Later,
+            // The last one: somebody who has stopped, or is slow, is about to make or to recover its shared memory.
+            Some(CannotOpen | DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed) => Look::Later,
             _ if no_table => Look::NoTable,
             _ => Look::Failed(Failure::trouble(error)),
         }

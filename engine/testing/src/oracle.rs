@@ -19,10 +19,13 @@ pub enum Oracle {
     Quiescence,
     /// When the faults are over, output appears within a bound, and the job becomes complete.
     Liveness,
+    /// A process that ends because of a fault says where, with an exit code that says what helps. Only the attack
+    /// knows what fault there was, see [`crate::attack`].
+    Ending,
 }
 
 impl Oracle {
-    /// All of them.
+    /// Those that judge whatever was done.
     pub const ALL: [Oracle; 5] =
         [Oracle::Identity, Oracle::PrefixSums, Oracle::Observer, Oracle::Quiescence, Oracle::Liveness];
 }
@@ -35,6 +38,7 @@ impl fmt::Display for Oracle {
             Oracle::Observer => "live observer",
             Oracle::Quiescence => "quiescence",
             Oracle::Liveness => "liveness",
+            Oracle::Ending => "ending",
         })
     }
 }

@@ -3,6 +3,7 @@
 use crate::audit::{self, Expected, Findings};
 use crate::oracle::{Evidence, Failure, Oracle};
 use crate::{power, quiescence, rows};
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -72,6 +73,10 @@ pub struct Victim {
     pub at_least_once: bool,
     /// Whether what it writes and syncs is recorded, for [`Victim::cut_power`].
     pub disk_log: bool,
+    /// Whether it reads its records from files, see [`Victim::write_input`], and does not make them up.
+    pub reads_files: bool,
+    /// Memory for its state, as an argument, if it is to be less than usual.
+    pub state_memory: Option<&'static str>,
     /// A bug planted in all lives, see the crate `staunch-crash`.
     pub bug: Option<&'static str>,
     lives: u32,
@@ -84,6 +89,12 @@ pub struct Life {
     pub workers: u32,
     /// What is armed, see the crate `staunch-crash`.
     pub crash: Option<String>,
+    /// Further variables of its environment.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// Whether checkpoints are abandoned early though no crash point is armed.
+    pub impatient: bool,
+    /// Which checkpoint it begins from, if not the newest.
+    pub from: Option<u32>,
 }
 
 impl Victim {
@@ -99,6 +110,8 @@ impl Victim {
             every: "20ms".into(),
             at_least_once: false,
             disk_log: false,
+            reads_files: false,
+            state_memory: None,
             bug: None,
             lives: 0,
         }
@@ -121,6 +134,26 @@ impl Victim {
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
         self.dir.join("checkpoints")
+    }
+
+    /// Where its records are, if it reads files.
+    #[must_use]
+    pub fn input(&self) -> PathBuf {
+        self.dir.join("input")
+    }
+
+    /// Writes its records into files, one for each split.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn write_input(&self) -> io::Result<()> {
+        fs::create_dir_all(self.input())?;
+        for split in 0..self.expected.splits {
+            let line = |index| format!("{{\"split\":{split},\"index\":{index}}}\n");
+            let lines: String = (0..self.expected.records).map(line).collect();
+            fs::write(self.input().join(format!("split-{split}.jsonl")), lines)?;
+        }
+        Ok(())
     }
 
     fn hits_file(&self) -> PathBuf {
@@ -159,7 +192,7 @@ impl Victim {
         let Expected { records, splits, keys } = self.expected;
         let workers = u64::from(life.workers.max(1));
         // Where nothing is armed, a slow disk must not make checkpoints fail.
-        let timeout = if life.crash.is_some() { CHECKPOINT_TIMEOUT } else { PLAIN_TIMEOUT };
+        let timeout = if life.crash.is_some() || life.impatient { CHECKPOINT_TIMEOUT } else { PLAIN_TIMEOUT };
         let mut command = Command::new(&self.program);
         command
             .args(["--job-name", "victim", "--checkpoint-every", &self.every])
@@ -193,6 +226,16 @@ impl Victim {
         if let Some(bug) = self.bug {
             command.env("STAUNCH_BUG", bug);
         }
+        if self.reads_files {
+            command.arg("--input").arg(self.input());
+        }
+        if let Some(memory) = self.state_memory {
+            command.args(["--state-memory", memory]);
+        }
+        if let Some(checkpoint) = life.from {
+            command.args(["--from", &checkpoint.to_string()]);
+        }
+        command.envs(life.variables.iter().map(|(name, value)| (name, value)));
         if let Some(crash) = &life.crash {
             command.env("STAUNCH_CRASH", crash);
         }
@@ -245,11 +288,11 @@ impl Victim {
         Ok((all.into_iter().map(audit).collect(), count))
     }
 
-    /// The judgement on a complete job: identity, prefix sums, quiescence.
+    /// The judgement on the rows of a complete job, by identity and prefix sums; how many there are.
     ///
     /// # Errors
     /// An oracle found something.
-    pub fn judge(&self) -> Result<Evidence, Failure> {
+    pub fn judge_rows(&self) -> Result<u64, Failure> {
         let (all, rows) = self.findings()?;
         for (sink, findings) in all {
             let Findings { missing, doubled, foreign, wrong_prefix } = findings;
@@ -262,6 +305,15 @@ impl Victim {
                 return Err(Failure::Violation(Oracle::PrefixSums, what));
             }
         }
+        Ok(rows)
+    }
+
+    /// The judgement on a complete job: identity, prefix sums, quiescence.
+    ///
+    /// # Errors
+    /// An oracle found something.
+    pub fn judge(&self) -> Result<Evidence, Failure> {
+        let rows = self.judge_rows()?;
         let left = quiescence::leftovers(self).map_err(Failure::Trouble)?;
         if !left.is_empty() {
             return Err(Failure::Violation(Oracle::Quiescence, left.join("; ")));

@@ -44,10 +44,10 @@ fn a_checkpoint_taken_at_least_once_is_refused_by_a_run_exactly_once() {
     let expected = Expected { records: 2_500, splits: 4, keys: 97 };
     let mut victim = Victim::new(Path::new(env!("CARGO_BIN_EXE_victim")), dir.path(), expected);
     victim.at_least_once = true;
-    let armed = Life { workers: 2, crash: Some("commit.done:kill:3".into()) };
+    let armed = Life { workers: 2, crash: Some("commit.done:kill:3".into()), ..Life::default() };
     assert!(!wait(&mut victim.start(&armed).unwrap(), LIFE).unwrap().success());
     victim.at_least_once = false;
-    let plain = Life { workers: 2, crash: None };
+    let plain = Life { workers: 2, ..Life::default() };
     let status = wait(&mut victim.start(&plain).unwrap(), LIFE).unwrap();
     assert_eq!(status.code(), Some(2), "{}", victim.last_log());
     assert!(victim.last_log().contains("was taken at least once"), "{}", victim.last_log());

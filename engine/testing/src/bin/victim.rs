@@ -13,6 +13,9 @@ struct Args {
     /// SQLite database for the same rows, in the table `rows`.
     #[arg(long)]
     sqlite: Option<PathBuf>,
+    /// Directory with a file of JSON Lines for each split: read, instead of making the records up.
+    #[arg(long)]
+    input: Option<PathBuf>,
     /// Records of each split.
     #[arg(long)]
     records: u64,
@@ -55,10 +58,15 @@ fn main() -> ExitCode {
 
 fn victim(job: &Job, args: &Args) -> Result<()> {
     let keys = args.keys;
-    let records =
-        generator::sequence(Some(args.records), args.splits, |split, index| Record { split, index });
-    let rows = job
-        .source("records", records.limit_rate(args.rate))
+    let records = match &args.input {
+        Some(dir) => job.source("records", file::json_rows::<Record>(dir).limit_rate(args.rate)),
+        None => {
+            let made =
+                generator::sequence(Some(args.records), args.splits, |split, index| Record { split, index });
+            job.source("records", made.limit_rate(args.rate))
+        }
+    };
+    let rows = records
         .key_by(move |record| (record.index * 31 + u64::from(record.split)) % keys)
         .fold("running", |running: &mut Running, record: Record| {
             running.n += 1;

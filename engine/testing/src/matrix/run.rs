@@ -89,7 +89,7 @@ pub fn run_unjudged(case: &Case, setting: &Setting, program: &Path, dir: &Path) 
     let mut child = victim.start(&armed(case)).map_err(Failure::trouble)?;
     killed(&mut child, &victim)?;
     for life in 1..=LIVES {
-        let plain = Life { workers: next_workers(case.workers, life), crash: None };
+        let plain = Life { workers: next_workers(case.workers, life), ..Life::default() };
         let mut child = victim.start(&plain).map_err(Failure::trouble)?;
         if wait(&mut child, LIFE).map_err(Failure::Trouble)?.success() {
             return Ok(victim);
@@ -129,7 +129,7 @@ fn prepared(case: &Case, setting: &Setting, program: &Path, dir: &Path) -> Victi
 fn prelude(case: &Case, victim: &mut Victim) -> Result<(), Failure> {
     for crash in &case.before {
         let workers = if case.workers == 2 { 3 } else { 2 };
-        let life = Life { workers, crash: Some((*crash).into()) };
+        let life = Life { workers, crash: Some((*crash).into()), ..Life::default() };
         let mut child = victim.start(&life).map_err(Failure::trouble)?;
         killed(&mut child, victim)?;
     }
@@ -142,7 +142,7 @@ fn armed(case: &Case) -> Life {
     if let Some(with) = case.with {
         crash.push_str(&format!(",{with}"));
     }
-    Life { workers: case.workers, crash: Some(crash) }
+    Life { workers: case.workers, crash: Some(crash), ..Life::default() }
 }
 
 fn killed(child: &mut Child, victim: &Victim) -> Result<(), Failure> {
@@ -274,7 +274,7 @@ fn complete(
     let before = observer.commits();
     let mut recovery = None;
     for life in 1..=LIVES {
-        let plain = Life { workers: next_workers(workers, life), crash: None };
+        let plain = Life { workers: next_workers(workers, life), ..Life::default() };
         let asleep = sleeper.is_some_and(|sleeper| sleeper.asleep.load(SeqCst));
         let mut child = victim.start(&plain).map_err(Failure::trouble)?;
         let status = loop {

@@ -193,7 +193,7 @@ impl Soak<'_> {
         self.tally.starts += 1;
         self.tally.rescales += u64::from(self.last_workers != 0 && self.last_workers != workers);
         self.last_workers = workers;
-        victim.start(&Life { workers, crash: None }).map(Started).map_err(Failure::trouble)
+        victim.start(&Life { workers, ..Life::default() }).map(Started).map_err(Failure::trouble)
     }
 
     /// Kills a process, the victim's life with this number. It may have completed the job just before, but it may

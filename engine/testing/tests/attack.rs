@@ -1,0 +1,62 @@
+//! A small attack; the large one is the binary of the same name.
+
+use staunch_testing::attack::{Fault, Life, SKIPPED, Storm, cases, learn, run_all, some, storm};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Chosen anew with another one; `STAUNCH_ATTACK_CASES` widens it.
+const SEED: u64 = 9;
+const CASES: usize = 52;
+
+#[test]
+fn no_record_is_lost_or_doubled_whatever_is_done_to_the_nth_file_operation() {
+    if let Some(why) = SKIPPED {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let victim = Path::new(env!("CARGO_BIN_EXE_victim"));
+    let learned =
+        [Life::First, Life::Later].map(|life| learn(life, 2, victim).unwrap_or_else(|why| panic!("{why}")));
+    let wanted = std::env::var("STAUNCH_ATTACK_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    let chosen = some(&cases(&learned, 20), wanted, SEED);
+    let faults: BTreeSet<Fault> =
+        chosen.iter().flat_map(|case| &case.strikes).map(|strike| strike.fault).collect();
+    assert_eq!(faults, BTreeSet::from(Fault::ALL), "every fault is there");
+    let results = run_all(chosen, 4, victim, |_, _, _| {});
+    let failures: Vec<String> =
+        results.failures().map(|(case, broken)| format!("{}: {broken}", case.options())).collect();
+    assert!(failures.is_empty(), "{} of {wanted} cases failed:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(results.struck() >= wanted, "a case that passed was struck");
+    println!("MEASURED: attack, {wanted} cases in {} s, all passed", results.took.as_secs());
+}
+
+/// As the sweep does: what a storm leaves behind is kept if it fails.
+fn weathered(storms: &[Storm], seed: u64) {
+    if let Some(why) = SKIPPED {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    for which in storms {
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = storm(*which, seed, Path::new(env!("CARGO_BIN_EXE_victim")), dir.path());
+        let evidence = outcome.unwrap_or_else(|failure| {
+            panic!("{which}, seed {seed}: {failure}\nWhat it left behind is kept: {}", dir.keep().display())
+        });
+        assert!(evidence.rows > 0, "{which}: {evidence:?}");
+    }
+}
+
+#[test]
+fn seven_copies_at_once_lose_and_double_nothing_with_and_without_a_lock() {
+    weathered(&[Storm::Copies, Storm::CopiesWithoutLock], SEED);
+}
+
+#[test]
+fn restarts_that_come_to_nothing_lose_and_double_nothing() {
+    weathered(&[Storm::Restarts], SEED);
+}
+
+#[test]
+fn a_start_from_a_checkpoint_may_die_as_often_as_it_likes() {
+    weathered(&[Storm::From, Storm::FromOlder], SEED);
+}
