@@ -75,6 +75,14 @@ pub enum StateError {
         /// Why.
         source: postcard::Error,
     },
+    /// What ordered state is sorted by has no order-preserving form, or bytes are not of one.
+    #[error("step {step}: what its ordered state is sorted by cannot be kept in order: {problem}")]
+    Order {
+        /// The step.
+        step: String,
+        /// What is in the way.
+        problem: String,
+    },
     /// A restored key does not belong to the key group that holds it.
     #[error(
         "step {step}: key hashing changed: a key stored in key group {stored} now hashes to group {now}. Keep the key type's Hash implementation, or start with an empty state"
@@ -151,6 +159,7 @@ impl StateError {
             | Self::NewerFormat { .. }
             | Self::Foreign { .. }
             | Self::Codec { .. }
+            | Self::Order { .. }
             | Self::KeyHashing { .. } => ErrorKind::Job,
             Self::Internal { .. } => ErrorKind::Internal,
         }
@@ -166,6 +175,10 @@ impl StateError {
 
     pub(crate) fn internal(step: &str, problem: impl Into<String>) -> Self {
         Self::Internal { step: step.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn order(step: &str, error: &crate::order::OrderError) -> Self {
+        Self::Order { step: step.to_owned(), problem: error.to_string() }
     }
 
     pub(crate) fn codec(step: &str, action: &'static str) -> impl FnOnce(postcard::Error) -> Self {

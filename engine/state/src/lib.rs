@@ -1,12 +1,12 @@
 //! Keyed state of Staunch: typed, checkpointed, larger than memory.
 //!
-//! A stateful step keeps its state in one [`Table`] per worker. The table is a typed hash table in
-//! memory; what exceeds its budget moves to RocksDB. At a barrier the table is frozen in slices, while
+//! A stateful step keeps its states in tables, one of each on each worker: a [`Table`] is a typed hash table in
+//! memory, an [`OrderedTable`] and a [`TimerTable`] are in order. What exceeds their budget moves to RocksDB. At a barrier the table is frozen in slices, while
 //! writes go on, and a [`Persister`] writes what was frozen to the checkpoint [`storage`]. After a
 //! crash [`restore_table`] loads the shards of a checkpoint, whoever wrote them.
 //!
 //! Reading order: [`storage`] (the contract), the key groups ([`Groups`], [`Assignment`]), [`table`]
-//! (the memory tier and its rules), [`snapshot`] (the file format), [`persist`] (chains of files),
+//! (the memory tier and its rules), [`order`] (keys as bytes in order), [`snapshot`] (the file format), [`persist`] (chains of files),
 //! [`restore`].
 //!
 //! ```
@@ -59,6 +59,7 @@ pub mod group;
 mod hash;
 pub mod key;
 pub mod memory;
+pub mod order;
 pub mod persist;
 mod prefetch;
 pub mod restore;
@@ -76,4 +77,7 @@ pub use persist::{Hand, PersistedShard, Persister, ShardIdentity};
 pub use restore::{RestoreStats, restore_table};
 pub use schema::{schema_diff, schema_of};
 pub use storage::{Put, Storage, StorageError};
-pub use table::{AnyTable, FreezeMode, Frozen, SpillShared, Table, TableConfig, TableStats};
+pub use table::{
+    AnyTable, FreezeMode, Frozen, Ordered, OrderedTable, SpillShared, Table, TableConfig, TableStats,
+    TimerTable,
+};

@@ -28,12 +28,15 @@ mod freeze;
 mod frozen;
 mod index;
 mod load;
+mod ordered;
 mod part;
 mod slab;
+mod sorted;
 mod spill;
 
 pub use any::AnyTable;
 pub use frozen::{FreezeMode, Frozen};
+pub use ordered::{Ordered, OrderedTable, TimerTable};
 pub use spill::SpillShared;
 
 pub(crate) use frozen::Capture;

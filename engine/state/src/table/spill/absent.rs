@@ -85,6 +85,16 @@ impl Spill {
         match *self {}
     }
 
+    pub(crate) fn range(
+        &self,
+        _: &[u8],
+        _: Option<&[u8]>,
+        _: bool,
+        _: impl FnMut(&[u8], &[u8]) -> Result<Visit, StateError>,
+    ) -> Result<(), StateError> {
+        match *self {}
+    }
+
     pub(crate) fn holds(&self, _: u16) -> Result<bool, StateError> {
         match *self {}
     }

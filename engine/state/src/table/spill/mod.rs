@@ -23,7 +23,6 @@ pub(crate) enum Visit {
     /// The next entry.
     More,
     /// Nothing.
-    #[cfg(feature = "rocksdb")]
     Stop,
 }
 

@@ -162,6 +162,30 @@ impl Spill {
         Ok(())
     }
 
+    /// Hands the entries from one stored key, included, to another, excluded, to `visit`, the keys without their
+    /// group; backwards if that is wanted.
+    pub(crate) fn range(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        backwards: bool,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<Visit, StateError>,
+    ) -> Result<(), StateError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        if let Some(to) = to {
+            options.set_iterate_upper_bound(to);
+        }
+        let mode = if backwards { IteratorMode::End } else { IteratorMode::Start };
+        for entry in self.db()?.iterator_opt(mode, options) {
+            let (key, value) = entry.map_err(|error| self.error("scan", error))?;
+            if let Visit::Stop = visit(&key[2..], &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// True if the database holds anything of a key group.
     pub(crate) fn holds(&self, group: u16) -> Result<bool, StateError> {
         let mut any = false;
