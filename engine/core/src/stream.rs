@@ -49,7 +49,7 @@ impl<'s, T: 'static> Stream<'s, T> {
     ) -> Stream<'s, U> {
         let timed = self.timed();
         let node = self.job.add(What::Stateless { verb }, vec![self.node], timed);
-        let flow = runtime::each_batch(self.flow, verb, logic);
+        let flow = runtime::each_batch(&self.job.site, self.flow, verb, timed, logic);
         Stream::new(self.job, flow, self.marks, node)
     }
 
@@ -105,13 +105,30 @@ impl<'s, T: 'static> Stream<'s, T> {
     /// The records of this stream and of another, in no order between the two. It has event time if
     /// both have, and then the lower of their watermarks.
     pub fn union(self, other: Stream<'s, T>) -> Stream<'s, T> {
-        let marks = match (self.marks, other.marks) {
+        let (mut one, mut other) = (self, other);
+        if one.timed() != other.timed() {
+            (one, other) = (one.without_times(), other.without_times());
+        }
+        let marks = match (one.marks, other.marks) {
             (Some(one), Some(other)) => Some(one.union(other)),
             _ => None,
         };
         let what = What::Stateless { verb: "union" };
-        let node = self.job.add(what, vec![self.node, other.node], marks.is_some());
-        Stream::new(self.job, runtime::union(self.flow, other.flow), marks, node)
+        let node = one.job.add(what, vec![one.node, other.node], marks.is_some());
+        Stream::new(one.job, runtime::union(one.flow, other.flow), marks, node)
+    }
+
+    /// The same records without event times, before they come among others that have none: a batch has a time for
+    /// each record, or for none.
+    fn without_times(self) -> Stream<'s, T> {
+        if !self.timed() {
+            return self;
+        }
+        let flow = runtime::each_batch(&self.job.site, self.flow, "union", false, |mut batch, out| {
+            batch.times.clear();
+            out.batch = batch;
+        });
+        Stream::new(self.job, flow, None, self.node)
     }
 
     /// Gives each record a key: what follows keeps state by key, and runs for each key on one worker.

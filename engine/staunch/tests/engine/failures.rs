@@ -3,6 +3,9 @@
 use crate::faulty::{Deed, Moment, faulty};
 use crate::harness::{eventually, place};
 use crate::topic::{Failure, Topic};
+use staunch::core::Table;
+use staunch::core::batch::Batch;
+use staunch::core::keyed::{KeyedStep, Output};
 use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::prelude::*;
@@ -51,6 +54,73 @@ fn a_panic_in_a_keyed_step_names_the_step() {
             .sink("output", discard::sink());
         Ok(())
     });
+}
+
+/// Passes records on, and may lie about their event time.
+struct Passes {
+    says: bool,
+    gives: fn(u64) -> bool,
+}
+
+impl KeyedStep<u64, u64> for Passes {
+    type Namespace = ();
+    type State = ();
+    type Out = u64;
+    type Side = ();
+
+    fn process(
+        &mut self,
+        batch: &mut Batch<(u64, u64)>,
+        _: &mut Table<u64, (), ()>,
+        output: &mut Output<u64, ()>,
+    ) -> Result<()> {
+        for (_, n) in batch.items.drain(..) {
+            if (self.gives)(n) { output.emit_at(n, 0) } else { output.emit(n) }
+        }
+        Ok(())
+    }
+
+    fn operator(&self) -> &'static str {
+        "pass"
+    }
+
+    fn emits_event_time(&self) -> bool {
+        self.says
+    }
+}
+
+#[test]
+fn a_step_that_lies_about_its_event_time_ends_the_job_before_a_record_is_lost() {
+    let run = |says: bool, gives: fn(u64) -> bool, words: &'static [&'static str]| {
+        fails_with(words, move |job| {
+            let numbers = memory::collection(0..100_u64).event_time(|_| Timestamp::MIN, Duration::ZERO);
+            let step = Passes { says, gives };
+            let passed = job.source("numbers", numbers).key_by(|n| *n).process("liar", |n| n, step).0;
+            passed.filter(|_| true).sink("output", discard::sink());
+            Ok(())
+        });
+    };
+    run(true, |_| false, &["step `liar`", "0 event times", "has event times", "a bug"]);
+    run(true, |n| n % 2 == 0, &["step `liar`", "has event times"]);
+    run(false, |_| true, &["step `liar`", "has no event times"]);
+}
+
+#[test]
+fn timed_and_untimed_records_come_together_without_event_times() {
+    let (place, output) = (place(), memory::collect());
+    let sink = output.clone();
+    place.finish(move |job| {
+        let timed = memory::collection(0..5_000_u64).event_time(|_| Timestamp::MIN, Duration::ZERO);
+        let untimed = job.source("untimed", memory::collection(5_000..10_000_u64));
+        let both = job.source("timed", timed).union(untimed);
+        let step = Passes { says: false, gives: |_| false };
+        let passed = both.filter(|_| true).key_by(|n| n % 7).process("pass", |n| n, step).0;
+        passed.sink("output", sink.clone());
+        Ok(())
+    });
+    let mut came = output.committed();
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..10_000));
 }
 
 #[test]

@@ -433,6 +433,7 @@ impl<S: Source> Driver<S> {
             let mut batch = Batch { items: buffer.records, times: Vec::new(), hashes: Vec::new() };
             if let Some((assign, _)) = &self.options.event_time {
                 assign(&batch.items, &mut batch.times);
+                batch.check_times(true)?;
                 self.highest = self.highest.max(batch.times.iter().max().copied());
                 self.splits[self.turn].saw(&batch.times);
             }

@@ -117,6 +117,9 @@ struct Driver<K: StateKey, V, S: KeyedStep<K, V>> {
     /// Watermarks whose tick is not complete yet, or belongs to a later epoch.
     marks: BTreeMap<Tick, (Caps, Vec<Mark>)>,
     watermark: Combined,
+    /// Whether the streams of both outputs have event times.
+    timed: bool,
+    emits_event_time: bool,
     metrics: StepMetrics,
     shared: Arc<Shared>,
     again: Activator,
@@ -153,6 +156,8 @@ where
             metrics.watch.applied(watermark.now());
         }
         Ok(Self {
+            emits_event_time: step.emits_event_time(),
+            timed: marks > 0,
             step,
             table,
             states,
@@ -191,7 +196,7 @@ where
         self.metrics.records_in.inc_by(batch.len() as u64);
         let mut output = Output::new(self.watermark.now());
         self.step.process(batch, &mut self.table, &mut output)?;
-        self.emit(output, main_time, side_time, main, side);
+        self.emit(output, main_time, side_time, main, side)?;
         if self.states.is_freezing() {
             self.states.slice(&mut self.table)?;
         }
@@ -206,11 +211,17 @@ where
         side_time: &C,
         main: &mut Session<'_, S::Out>,
         side: &mut Session<'_, S::Side>,
-    ) {
+    ) -> Result<()> {
+        output.main.check_times(self.emits_event_time)?;
+        if !self.timed {
+            output.main.times.clear();
+            output.side.times.clear();
+        }
         self.metrics.records_out.inc_by(output.main.len() as u64);
         self.metrics.late_records.inc_by(output.late);
         give(&mut output.main, main_time, main);
         give(&mut output.side, side_time, side);
+        Ok(())
     }
 
     /// Does what the frontier allows: apply watermarks, take barriers, go on with a freeze.
@@ -258,7 +269,7 @@ where
                 self.metrics.applied(now);
                 let mut output = Output::new(now);
                 self.step.advance(&mut self.table, &mut output)?;
-                self.emit(output, &caps.0, &caps.1, main, side);
+                self.emit(output, &caps.0, &caps.1, main, side)?;
             }
         }
         Ok(())
