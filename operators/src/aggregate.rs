@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch_core::batch::Batch;
-use staunch_core::keyed::{KeyedStep, Output};
+use staunch_core::keyed::{KeyedStep, Output, Properties};
 use staunch_core::{Keyed, Result, StateKey, StateValue, Stream, Table};
 use std::marker::PhantomData;
 
@@ -152,7 +152,7 @@ where
         Ok(())
     }
 
-    fn operator(&self) -> &'static str {
-        self.operator
+    fn properties(&self) -> Properties {
+        Properties::of(self.operator)
     }
 }

@@ -9,7 +9,7 @@ use crate::aggregate::Aggregate;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use staunch_core::batch::Batch;
-use staunch_core::keyed::{KeyedStep, Output};
+use staunch_core::keyed::{KeyedStep, Output, Properties};
 use staunch_core::{Keyed, Result, StateKey, StateValue, Stream, Table, Timestamp, hash_key};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -58,6 +58,14 @@ impl Tumbling {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// `60s`, `1.5s`, `10ms`.
+fn in_words(millis: i64) -> String {
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    format!("{:?}", Duration::from_millis(millis.unsigned_abs()))
 }
 
 /// A span of event time: from `start`, up to and without `end`.
@@ -316,16 +324,14 @@ where
         Ok(())
     }
 
-    fn operator(&self) -> &'static str {
-        self.operator
-    }
-
-    fn needs_event_time(&self) -> bool {
-        true
-    }
-
-    fn emits_event_time(&self) -> bool {
-        true
+    fn properties(&self) -> Properties {
+        let lateness = self.window.allowed_lateness_ms;
+        Properties::of(self.operator)
+            .parameter("window", in_words(self.window.length_ms))
+            // What is kept is kept longer or shorter from now on; the windows stay the same.
+            .changeable("allowed lateness", in_words(lateness))
+            .needs_event_time()
+            .emits_event_time()
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Format of [`Manifest`] written by this version.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Everything a restart needs, decided as one unit.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -104,8 +104,21 @@ pub struct SplitPart {
 pub struct StatePart {
     /// Shape of the step's key and value types, as text; a changed shape is refused at restore.
     pub schema: String,
+    /// What the step does with it: `count`, `window fold`. Another one is refused at restore.
+    pub operator: String,
+    /// The operator's parameters, such as the length of a window: state that was built with one value is not continued
+    /// with another.
+    pub parameters: BTreeMap<String, String>,
     /// One shard a worker, in no order.
     pub shards: Vec<Shard>,
+}
+
+impl StatePart {
+    /// Without shards: what a step says of its state before there is any.
+    #[must_use]
+    pub fn of(schema: impl Into<String>) -> Self {
+        Self { schema: schema.into(), ..Self::default() }
+    }
 }
 
 /// State of one step on one worker.

@@ -104,6 +104,19 @@ pub enum RecordError {
         /// Newest format that this version reads.
         known: u32,
     },
+    /// A checkpoint of an earlier version, which this one does not read.
+    #[error(
+        "{name}: a checkpoint of format {found}, and this version reads format {known}: go on with the version that \
+         wrote it, or start anew with other checkpoints and another output"
+    )]
+    Older {
+        /// The record.
+        name: String,
+        /// Its format.
+        found: u32,
+        /// The format that this version reads.
+        known: u32,
+    },
     /// The body is shorter or longer than its first line says.
     #[error("{name}: cut off or grown: {found} bytes of body where {expected} were written")]
     Length {
@@ -187,16 +200,54 @@ impl Record {
         if found != expected {
             return Err(RecordError::Checksum { name: name.into(), expected, found });
         }
-        let record: Record = serde_json::from_slice(body)
-            .map_err(|e| RecordError::Body { name: name.into(), reason: e.to_string() })?;
-        let (found, known) = match &record {
-            Record::Checkpoint(manifest) => (manifest.format, manifest::FORMAT),
-            Record::Fence(fence) => (fence.format, FENCE_FORMAT),
+        let record = serde_json::from_slice::<Record>(body);
+        let formats = match &record {
+            Ok(Record::Checkpoint(manifest)) => {
+                Formats { checkpoint: Some(manifest.format.into()), fence: None }
+            }
+            Ok(Record::Fence(fence)) => Formats { checkpoint: None, fence: Some(fence.format.into()) },
+            // One of another format need not have the shape of ours.
+            Err(_) => serde_json::from_slice(body).unwrap_or_default(),
         };
-        if found > known {
-            return Err(RecordError::Newer { name: name.into(), found, known });
+        formats.check(name)?;
+        record.map_err(|e| RecordError::Body { name: name.into(), reason: e.to_string() })
+    }
+}
+
+/// Which record of which format a body is.
+#[derive(Default, Deserialize)]
+struct Formats {
+    checkpoint: Option<FormatOf>,
+    fence: Option<FormatOf>,
+}
+
+#[derive(Deserialize)]
+struct FormatOf {
+    format: u32,
+}
+
+impl From<u32> for FormatOf {
+    fn from(format: u32) -> Self {
+        Self { format }
+    }
+}
+
+impl Formats {
+    /// Refuses those that this version does not read.
+    fn check(self, name: &str) -> Result<(), RecordError> {
+        let name = name.to_owned();
+        let known = if self.checkpoint.is_some() { manifest::FORMAT } else { FENCE_FORMAT };
+        match (self.checkpoint, self.fence) {
+            (Some(FormatOf { format: found }), _) if found < known => {
+                Err(RecordError::Older { name, found, known })
+            }
+            (Some(FormatOf { format: found }), _) | (None, Some(FormatOf { format: found }))
+                if found > known =>
+            {
+                Err(RecordError::Newer { name, found, known })
+            }
+            _ => Ok(()),
         }
-        Ok(record)
     }
 }
 

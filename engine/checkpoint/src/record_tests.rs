@@ -119,12 +119,24 @@ fn newer_formats_ask_for_a_newer_version() {
     );
     assert_eq!(Record::decode("r", b"staunch-log 3 sha256:00 17\n"), Err(newer));
     let name = slot_name(Slot(77));
-    let inner = crate::Manifest { format: 2, ..manifest(1, 1, &[]) };
-    let newer = RecordError::Newer { name: name.clone(), found: 2, known: 1 };
+    let inner = crate::Manifest { format: 3, ..manifest(1, 1, &[]) };
+    let newer = RecordError::Newer { name: name.clone(), found: 3, known: 2 };
     assert_eq!(Record::decode(&name, &at(1, inner).1.encode(Slot(77))), Err(newer));
     let inner = Fence { format: FENCE_FORMAT + 1, ..fence(1, 1, None) };
     let newer = RecordError::Newer { name: name.clone(), found: FENCE_FORMAT + 1, known: FENCE_FORMAT };
     assert_eq!(Record::decode(&name, &at(1, inner).1.encode(Slot(77))), Err(newer));
+}
+
+#[test]
+fn a_checkpoint_of_an_older_format_is_refused_by_name_whatever_its_shape() {
+    let name = slot_name(Slot(77));
+    let older = RecordError::Older { name: name.clone(), found: 1, known: 2 };
+    let inner = crate::Manifest { format: 1, ..manifest(1, 1, &[]) };
+    assert_eq!(Record::decode(&name, &at(1, inner).1.encode(Slot(77))), Err(older.clone()));
+    let body = br#"{"checkpoint":{"format":1,"something":"else"}}"#;
+    let mut bytes = header(2, checksum(2, &name, body), body.len() as u64).into_bytes();
+    bytes.extend_from_slice(body);
+    assert_eq!(Record::decode(&name, &bytes), Err(older));
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(crate) fn manifest(checkpoint: u32, generation: u64, pending: &[u32]) -> Man
         groups: 128,
         workers: 1,
         sources: [("in".to_owned(), SourcePart { splits: vec![split("a", u64::from(checkpoint))] })].into(),
-        states: [("counts".to_owned(), StatePart { schema: "u64 -> u64".into(), shards: Vec::new() })].into(),
+        states: [("counts".to_owned(), StatePart::of("u64 -> u64"))].into(),
         sinks: [("out".to_owned(), SinkPart { pending })].into(),
         guarantee: Guarantee::ExactlyOnce,
     }
@@ -30,7 +30,8 @@ pub(crate) fn manifest(checkpoint: u32, generation: u64, pending: &[u32]) -> Man
 /// The same with state files.
 pub(crate) fn with_files(mut manifest: Manifest, files: &[&str]) -> Manifest {
     let shard = shard(0, files);
-    manifest.states.insert("counts".into(), StatePart { schema: "u64 -> u64".into(), shards: vec![shard] });
+    let part = StatePart { shards: vec![shard], ..StatePart::of("u64 -> u64") };
+    manifest.states.insert("counts".into(), part);
     manifest
 }
 

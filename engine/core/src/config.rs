@@ -1,5 +1,6 @@
 //! How a job is run: everything that is not the job itself.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub struct RunConfig {
     /// meanwhile is in the checkpoint, and is read again after a crash: nothing is lost, but effects of
     /// such records show twice, in state and in output. A later run exactly once is refused.
     pub guarantee: Guarantee,
+    /// Steps that may go on with other parameters than those of the checkpoint, where that has a meaning. Without, a
+    /// change is refused.
+    pub accept_changes: BTreeSet<String>,
 }
 
 impl RunConfig {
@@ -68,6 +72,7 @@ impl RunConfig {
             open_timeout: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(60),
             guarantee: Guarantee::ExactlyOnce,
+            accept_changes: BTreeSet::new(),
         }
     }
 }

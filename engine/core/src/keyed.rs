@@ -4,6 +4,8 @@ use crate::batch::Batch;
 use crate::error::Result;
 use crate::time::Timestamp;
 use staunch_state::{Namespace, StateKey, StateValue, Table};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 /// A stateful step over a keyed stream. One instance runs on each worker and sees the keys of the key
 /// groups that the worker owns. The engine does the rest: routing, alignment, checkpoints, restore.
@@ -56,17 +58,65 @@ pub trait KeyedStep<K: StateKey, V>: 'static {
         Ok(())
     }
 
-    /// The operator's word for plans: `count`, `fold`.
-    fn operator(&self) -> &'static str;
+    /// What the step is. Asked once, before anything runs.
+    fn properties(&self) -> Properties;
+}
 
+/// What a step is: for plans, for checks before anything runs, and for checkpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Properties {
+    /// The operator's word: `count`, `window fold`.
+    pub operator: &'static str,
+    /// What the operator was told that its results depend on: the length of a window, by name. They are in the
+    /// checkpoint; a start that has others is refused.
+    pub parameters: BTreeMap<String, String>,
+    /// Those of the parameters that may have another value on state that was built with this one, if the user says so
+    /// (`--accept-change STEP`).
+    pub may_change: BTreeSet<String>,
     /// Whether the step works on event time, so that its source must assign one.
-    fn needs_event_time(&self) -> bool {
-        false
+    pub needs_event_time: bool,
+    /// Whether what the step puts out has event times (pushed with [`Output::emit_at`]).
+    pub emits_event_time: bool,
+}
+
+impl Properties {
+    /// Those of an operator without parameters that knows nothing of event time.
+    pub fn of(operator: &'static str) -> Self {
+        Self {
+            operator,
+            parameters: BTreeMap::new(),
+            may_change: BTreeSet::new(),
+            needs_event_time: false,
+            emits_event_time: false,
+        }
     }
 
-    /// Whether what the step puts out has event times (pushed with [`Output::emit_at`]).
-    fn emits_event_time(&self) -> bool {
-        false
+    /// With a parameter that the state depends on for good: it was built with this value.
+    #[must_use]
+    pub fn parameter(mut self, name: &str, value: impl Display) -> Self {
+        self.parameters.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// With a parameter that only says how to go on, so that it may change on state that there is.
+    #[must_use]
+    pub fn changeable(mut self, name: &str, value: impl Display) -> Self {
+        self.may_change.insert(name.to_owned());
+        self.parameter(name, value)
+    }
+
+    /// It works on event time, so its source must assign one.
+    #[must_use]
+    pub fn needs_event_time(mut self) -> Self {
+        self.needs_event_time = true;
+        self
+    }
+
+    /// What it puts out has event times.
+    #[must_use]
+    pub fn emits_event_time(mut self) -> Self {
+        self.emits_event_time = true;
+        self
     }
 }
 

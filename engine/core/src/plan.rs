@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::sink::Guarantee;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Index of a node in [`Plan::nodes`].
@@ -50,6 +50,9 @@ pub enum What {
         name: String,
         /// The operator (`count`, `fold`, ...).
         operator: &'static str,
+        /// What it was told: the length of a window, by name.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        parameters: BTreeMap<String, String>,
         /// Shape of its state.
         schema: String,
     },
@@ -74,6 +77,13 @@ impl Node {
             What::Source { name } | What::Stateful { name, .. } | What::Sink { name, .. } => Some(name),
             What::Stateless { .. } | What::Side { .. } => None,
         }
+    }
+
+    /// The parameters of an operator, for people.
+    fn told(&self) -> String {
+        let What::Stateful { parameters, .. } = &self.what else { return String::new() };
+        let told: Vec<String> = parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
     }
 
     pub(crate) fn label(&self) -> String {
@@ -154,7 +164,7 @@ impl Plan {
             let inputs: Vec<String> = node.inputs.iter().map(|id| format!("#{id}")).collect();
             let from = if inputs.is_empty() { String::new() } else { format!("  <- {}", inputs.join(", ")) };
             let time = if node.event_time { "  [event time]" } else { "" };
-            let _ = writeln!(out, "#{:<3} {}{time}{from}", node.id, node.label());
+            let _ = writeln!(out, "#{:<3} {}{}{time}{from}", node.id, node.label(), node.told());
         }
         out
     }

@@ -181,17 +181,23 @@ where
     {
         let Keyed { stream, key } = self;
         let job = stream.job.clone();
-        if step.needs_event_time() {
+        let properties = step.properties();
+        if properties.needs_event_time {
             job.require_event_time(name, stream.node);
         }
         let schema = schema_of::<K, S::Namespace, S::State>();
-        let what =
-            What::Stateful { name: name.to_owned(), operator: step.operator(), schema: schema.clone() };
-        let emits_time = step.emits_event_time() && stream.timed();
+        let what = What::Stateful {
+            name: name.to_owned(),
+            operator: properties.operator,
+            parameters: properties.parameters.clone(),
+            schema: schema.clone(),
+        };
+        let emits_time = properties.emits_event_time && stream.timed();
         let node = job.add(what, vec![stream.node], emits_time);
         let marks = stream.marks.clone();
         let keyed = runtime::keyed(&job.site, stream.flow, key, value);
-        let (main, side) = runtime::stateful(&job.site, keyed, stream.marks, name, schema, step);
+        let identity = (name, schema, properties);
+        let (main, side) = runtime::stateful(&job.site, keyed, stream.marks, identity, step);
         let has_side = TypeId::of::<S::Side>() != TypeId::of::<()>();
         let late = What::Side { output: "late records" };
         let side_node = if has_side { job.add(late, vec![node], marks.is_some()) } else { node };

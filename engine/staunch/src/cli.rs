@@ -76,6 +76,10 @@ struct EngineArgs {
     /// effects of some records show twice.
     #[arg(long, default_value = "exactly-once", value_name = "GUARANTEE")]
     guarantee: GuaranteeArg,
+    /// Go on with a step whose parameters are others than in the checkpoint, where that has a meaning; may be given
+    /// several times.
+    #[arg(long, value_name = "STEP")]
+    accept_change: Vec<String>,
     /// Name of the job, kept in its checkpoints [default: the program's name]
     #[arg(long, value_name = "NAME")]
     job_name: Option<String>,
@@ -225,6 +229,7 @@ where
         groups: engine.max_parallelism,
         retained: engine.retain,
         guarantee: engine.guarantee.into(),
+        accept_changes: engine.accept_change.into_iter().collect(),
         ..RunConfig::new(job.clone(), checkpoints)
     };
     let metrics = Metrics::new(&job);

@@ -19,6 +19,9 @@ struct Args {
     /// How far out of order the input may be.
     #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = staunch::duration)]
     lateness: Duration,
+    /// Length of a window.
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = staunch::duration)]
+    window: Duration,
     /// Read at most so many flights a second on each worker.
     #[arg(long, value_name = "N")]
     rate: Option<u64>,
@@ -91,7 +94,7 @@ fn flight_delays(job: &Job, args: &Args) -> Result<()> {
 
     job.source("flights", flights)
         .key_by(|flight| flight.origin.clone())
-        .window(Tumbling::of(Duration::from_secs(3600)))
+        .window(Tumbling::of(args.window))
         .fold("delays", Delays::add)
         .map(Row::from)
         .sink("output", file::json_lines(&args.output));

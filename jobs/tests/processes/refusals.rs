@@ -61,6 +61,17 @@ fn the_checkpoints_of_another_job_are_refused() {
 }
 
 #[test]
+fn a_window_of_another_length_is_refused_with_both_lengths() {
+    let case = half_way();
+    let before = case.lines();
+    case.refused("--window 2h", 2, &["step `delays`", "window: was 3600s, is 7200s", "change it back"]);
+    case.refused("--window 2h --accept-change delays", 2, &["window: was 3600s, is 7200s"]);
+    assert_eq!(case.lines(), before);
+    case.complete("");
+    case.assert_batch_result();
+}
+
+#[test]
 fn a_complete_job_is_not_run_again() {
     let case = Case::flights();
     case.complete("--workers 2");

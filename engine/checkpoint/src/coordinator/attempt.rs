@@ -64,9 +64,8 @@ impl Attempt {
 
     /// The state part of the manifest.
     pub(super) fn states(&self, parts: &Parts) -> BTreeMap<String, StatePart> {
-        let empty = |schema: &String| StatePart { schema: schema.clone(), shards: Vec::new() };
         let mut states: BTreeMap<String, StatePart> =
-            parts.states.iter().map(|(name, schema, _)| (name.clone(), empty(schema))).collect();
+            parts.states.iter().map(|(name, said, _)| (name.clone(), said.clone())).collect();
         for (part, report) in &self.reports {
             if let (Part::State { name, .. }, Report::State(shard)) = (part, report) {
                 states.entry(name.clone()).or_default().shards.push(shard.clone());

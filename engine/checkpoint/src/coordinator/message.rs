@@ -1,7 +1,7 @@
 //! What goes into the coordinator and what comes out.
 
 use crate::ids::{CheckpointId, Slot};
-use crate::manifest::{Committable, Kind, Manifest, Shard, SplitPart};
+use crate::manifest::{Committable, Kind, Manifest, Shard, SplitPart, StatePart};
 use crate::retention::Expiry;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,8 +12,8 @@ use std::fmt;
 pub struct Parts {
     /// Sources: name, number of instances.
     pub sources: Vec<(String, u32)>,
-    /// Stateful steps: name, schema (see [`crate::StatePart::schema`]), number of instances.
-    pub states: Vec<(String, String, u32)>,
+    /// Stateful steps: name, what they say of their state (without shards), number of instances.
+    pub states: Vec<(String, StatePart, u32)>,
     /// Sinks: name, number of instances.
     pub sinks: Vec<(String, u32)>,
 }

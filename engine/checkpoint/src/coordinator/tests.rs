@@ -1,7 +1,7 @@
 //! The rules, one by one. Every interleaving of them is in `tests/`.
 
 use super::*;
-use crate::manifest::{Committable, Guarantee, Shard};
+use crate::manifest::{Committable, Guarantee, Shard, StatePart};
 use crate::testing::{committable, fence, manifest, shard, split};
 
 mod aborts;
@@ -19,7 +19,7 @@ fn setup() -> Setup {
         workers: 2,
         parts: Parts {
             sources: vec![("in".into(), 1)],
-            states: vec![("counts".into(), "u64 -> u64".into(), 1)],
+            states: vec![("counts".into(), StatePart::of("u64 -> u64"), 1)],
             sinks: vec![("out".into(), 2)],
         },
         next_checkpoint: CheckpointId(4),

@@ -25,7 +25,7 @@ fn manifest(kind: Kind) -> Manifest {
         payload: serde_json::json!({ "chunks": [{ "name": "staged/out/1", "bytes": 3 }], "why": null }),
     };
     Manifest {
-        format: 1,
+        format: 2,
         job: "job".into(),
         lineage: "one".into(),
         checkpoint: CheckpointId(7),
@@ -50,8 +50,10 @@ fn manifest(kind: Kind) -> Manifest {
         states: [(
             "counts".to_owned(),
             StatePart {
-                schema: "u64 -> u64".into(),
+                operator: "window count".into(),
+                parameters: [("window".into(), "1m".into())].into(),
                 shards: vec![Shard { worker: 1, watermark_ms: Some(5), files }],
+                ..StatePart::of("u64 -> u64")
             },
         )]
         .into(),

@@ -4,7 +4,8 @@ use crate::process::Process;
 use crate::step::{Outcome, Step};
 use staunch_checkpoint::recovery::From;
 use staunch_checkpoint::{
-    Committable, Expiry, Kind, Manifest, Part, Parts, Record, Recovery, Slot, Start, recover, slot_name,
+    Committable, Expiry, Kind, Manifest, Part, Parts, Record, Recovery, Slot, Start, StatePart, recover,
+    slot_name,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +75,7 @@ impl Default for World {
     fn default() -> Self {
         Self::new(Parts {
             sources: vec![("in".into(), 1)],
-            states: vec![("counts".into(), "s".into(), 1)],
+            states: vec![("counts".into(), StatePart::of("s"), 1)],
             sinks: vec![("audit".into(), 1), ("out".into(), 2)],
         })
     }

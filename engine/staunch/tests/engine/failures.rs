@@ -5,7 +5,7 @@ use crate::harness::{eventually, place};
 use crate::topic::{Failure, Topic};
 use staunch::core::Table;
 use staunch::core::batch::Batch;
-use staunch::core::keyed::{KeyedStep, Output};
+use staunch::core::keyed::{KeyedStep, Output, Properties};
 use staunch::core::context::SourceContext;
 use staunch::core::source::{Progress, Records, Source, SplitReader};
 use staunch::prelude::*;
@@ -80,12 +80,8 @@ impl KeyedStep<u64, u64> for Passes {
         Ok(())
     }
 
-    fn operator(&self) -> &'static str {
-        "pass"
-    }
-
-    fn emits_event_time(&self) -> bool {
-        self.says
+    fn properties(&self) -> Properties {
+        Properties { emits_event_time: self.says, ..Properties::of("pass") }
     }
 }
 
@@ -93,7 +89,8 @@ impl KeyedStep<u64, u64> for Passes {
 fn a_step_that_lies_about_its_event_time_ends_the_job_before_a_record_is_lost() {
     let run = |says: bool, gives: fn(u64) -> bool, words: &'static [&'static str]| {
         fails_with(words, move |job| {
-            let numbers = memory::collection(0..100_u64).event_time(|_| Timestamp::MIN, Duration::ZERO);
+            let numbers = memory::collection((0..100_u64).collect::<Vec<_>>())
+                .event_time(|_| Timestamp::MIN, Duration::ZERO);
             let step = Passes { says, gives };
             let passed = job.source("numbers", numbers).key_by(|n| *n).process("liar", |n| n, step).0;
             passed.filter(|_| true).sink("output", discard::sink());
@@ -110,8 +107,9 @@ fn timed_and_untimed_records_come_together_without_event_times() {
     let (place, output) = (place(), memory::collect());
     let sink = output.clone();
     place.finish(move |job| {
-        let timed = memory::collection(0..5_000_u64).event_time(|_| Timestamp::MIN, Duration::ZERO);
-        let untimed = job.source("untimed", memory::collection(5_000..10_000_u64));
+        let timed = memory::collection((0..5_000_u64).collect::<Vec<_>>())
+            .event_time(|_| Timestamp::MIN, Duration::ZERO);
+        let untimed = job.source("untimed", memory::collection((5_000..10_000_u64).collect::<Vec<_>>()));
         let both = job.source("timed", timed).union(untimed);
         let step = Passes { says: false, gives: |_| false };
         let passed = both.filter(|_| true).key_by(|n| n % 7).process("pass", |n| n, step).0;

@@ -22,6 +22,7 @@ mod files;
 mod flow_control;
 mod lifecycle;
 mod metrics;
+mod parameters;
 mod plans;
 mod recovery_log;
 mod refusals;

@@ -169,7 +169,7 @@ fn a_plan_is_text_json_and_dot() {
         lines,
         [
             "#0   source `events` [event time]",
-            "#1   window fold `totals` [event time]  <- #0",
+            "#1   window fold `totals` (allowed lateness 0s, window 60s) [event time]  <- #0",
             "#2   late records [event time]  <- #1",
             "#3   sink `output`  <- #1",
             "#4   sink `late` (at least once)  <- #2",
@@ -181,6 +181,7 @@ fn a_plan_is_text_json_and_dot() {
     let json: serde_json::Value = serde_json::from_str(&plan.to_json()).unwrap();
     assert_eq!(json["nodes"][1]["kind"], "stateful");
     assert_eq!(json["nodes"][1]["name"], "totals");
+    assert_eq!(json["nodes"][1]["parameters"]["window"], "60s");
     assert_eq!(json["nodes"][1]["inputs"], serde_json::json!([0]));
     assert_eq!(json["nodes"][3]["guarantee"], "exactly-once");
     let dot = plan.to_dot();

@@ -6,7 +6,8 @@ use crate::bounds::{Met, Mistake};
 use crate::parts::Channels;
 use crate::world::{Rules, World, sink_name};
 use staunch_checkpoint::{
-    Action, Coordinator, Event, Guarantee, Parts, Published, Record, Setup, StopReason, log, retention,
+    Action, Coordinator, Event, Guarantee, Parts, Published, Record, Setup, StatePart, StopReason, log,
+    retention,
 };
 use std::sync::Arc;
 
@@ -158,7 +159,7 @@ fn parts(rules: Rules<'_>) -> Parts {
     let bounds = rules.bounds;
     Parts {
         sources: vec![("in".into(), 1)],
-        states: if bounds.states > 0 { vec![("n".into(), String::new(), 1)] } else { Vec::new() },
+        states: if bounds.states > 0 { vec![("n".into(), StatePart::default(), 1)] } else { Vec::new() },
         sinks: (0..u32::from(bounds.sinks))
             .map(|n| (sink_name(n).into(), u32::from(bounds.instances)))
             .collect(),

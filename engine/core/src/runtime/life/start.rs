@@ -247,7 +247,7 @@ fn setup(shared: &Shared, registry: &Registry, recovery: Recovery) -> Setup {
         workers: instances,
         parts: Parts {
             sources: registry.sources.iter().map(|s| (s.name.clone(), instances)).collect(),
-            states: registry.states.iter().map(|(n, s)| (n.clone(), s.clone(), instances)).collect(),
+            states: registry.states.iter().map(|s| (s.name.clone(), s.part(), instances)).collect(),
             sinks: registry.sinks.iter().map(|s| (s.name.clone(), instances)).collect(),
         },
         next_checkpoint: recovery.next_checkpoint,

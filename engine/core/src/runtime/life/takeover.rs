@@ -1,6 +1,7 @@
 //! How a generation begins: read the log, claim the fence, check that the job fits its checkpoint.
 
-use super::worker::Registry;
+use super::changes;
+use super::worker::{Registry, StateOfStep};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::runtime::control::log::Log;
@@ -54,6 +55,13 @@ pub(crate) fn take_over(
     check: impl Fn(&Recovery) -> Result<()>,
 ) -> Result<Recovery> {
     let Identity { lineage: fresh, holder } = identity;
+    if let Some(step) =
+        config.accept_changes.iter().find(|step| registry.states.iter().all(|s| s.name != **step))
+    {
+        return Err(Error::job(format!(
+            "a change of a step `{step}` is to be accepted, but this job has no step of that name that keeps state"
+        )));
+    }
     let mut checked = None;
     let mut refusal = None;
     for _ in 0..CLAIMS {
@@ -73,7 +81,7 @@ pub(crate) fn take_over(
             }
         };
         if let Some((_, manifest)) = &recovery.restore {
-            check_fit(manifest, registry)?;
+            check_fit(manifest, registry, &config.accept_changes)?;
             check_guarantee(manifest, config.guarantee)?;
         }
         let what = (recovery.lineage.clone(), recovery.restore.is_some());
@@ -97,18 +105,18 @@ pub(crate) fn take_over(
 }
 
 /// Refuses a job whose state or sinks are not those of the checkpoint.
-fn check_fit(manifest: &Manifest, registry: &Registry) -> Result<()> {
+fn check_fit(manifest: &Manifest, registry: &Registry, accepted: &BTreeSet<String>) -> Result<()> {
     let checkpoint = manifest.checkpoint;
     for (name, part) in &manifest.states {
-        match registry.states.iter().find(|(state, _)| state == name) {
-            Some((_, schema)) if *schema != part.schema => {
+        match registry.states.iter().find(|state| state.name == *name) {
+            Some(StateOfStep { schema, .. }) if *schema != part.schema => {
                 return Err(Error::job(format!(
                     "the state of this step has another type than in checkpoint {checkpoint}:\n{}\nRun the program that wrote it, or start anew with --from none and another output",
                     schema_diff(&part.schema, schema)
                 ))
                 .in_step(name));
             }
-            Some(_) => {}
+            Some(state) => changes::check(checkpoint, part, state, accepted)?,
             None if part.shards.iter().all(|shard| shard.files.is_empty()) => {}
             None => {
                 return Err(Error::job(format!(

@@ -2,11 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::place::{At, Place, Role};
+use crate::keyed::Properties;
 use crate::plan::{Node, NodeId, Plan};
 use crate::runtime::control::committing::CommitterFactory;
 use crate::runtime::control::splits::Enumerator;
 use crate::runtime::process::shared::Shared;
 use crate::runtime::process::tick::{Tick, tick};
+use staunch_checkpoint::StatePart;
 use staunch_state::{Assignment, Groups};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,11 +33,28 @@ pub(crate) struct Site<'s> {
 #[derive(Default)]
 pub(crate) struct Registry {
     pub(crate) sources: Vec<Enumerator>,
-    /// Name and schema.
-    pub(crate) states: Vec<(String, String)>,
+    pub(crate) states: Vec<StateOfStep>,
     pub(crate) sinks: Vec<CommitterFactory>,
     /// Where sources read and sinks write.
     pub(crate) places: Vec<At>,
+}
+
+/// A step that keeps state.
+pub(crate) struct StateOfStep {
+    pub(crate) name: String,
+    pub(crate) schema: String,
+    pub(crate) properties: Properties,
+}
+
+impl StateOfStep {
+    /// What the manifest says of it, without shards.
+    pub(crate) fn part(&self) -> StatePart {
+        StatePart {
+            operator: self.properties.operator.to_owned(),
+            parameters: self.properties.parameters.clone(),
+            ..StatePart::of(&self.schema)
+        }
+    }
 }
 
 pub(crate) struct WorkerContext {
@@ -72,9 +91,10 @@ impl Site<'_> {
         self.registry.borrow_mut().places.extend(places.into_iter().map(at));
     }
 
-    pub(crate) fn register_state(&self, name: &str, schema: String) {
+    pub(crate) fn register_state(&self, name: &str, schema: String, properties: Properties) {
         if self.live.is_none() {
-            self.registry.borrow_mut().states.push((name.to_owned(), schema));
+            let state = StateOfStep { name: name.to_owned(), schema, properties };
+            self.registry.borrow_mut().states.push(state);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::states::{States, state_name};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::keyed::{KeyedStep, Output};
+use crate::keyed::{KeyedStep, Output, Properties};
 use crate::metrics::{Doing, StepMetrics};
 use crate::runtime::Flow;
 use crate::runtime::life::worker::Site;
@@ -44,8 +44,7 @@ pub(crate) fn stateful<'s, K, V, S>(
     site: &Site<'s>,
     flow: Flow<'s, (K, V)>,
     marks: Option<Marks<'s>>,
-    name: &str,
-    schema: String,
+    (name, schema, properties): (&str, String, Properties),
     step: S,
 ) -> (Flow<'s, S::Out>, Flow<'s, S::Side>)
 where
@@ -53,7 +52,8 @@ where
     V: Serialize + DeserializeOwned + Send + 'static,
     S: KeyedStep<K, V>,
 {
-    site.register_state(&state_name(name, None), schema);
+    let emits_event_time = properties.emits_event_time;
+    site.register_state(&state_name(name, None), schema, properties);
     let mut builder = OperatorBuilder::new(name.to_owned(), site.scope);
     let owners = Owners::of_site(site);
     let router = DistributorPact(move |_| Router(owners));
@@ -73,7 +73,8 @@ where
             let shared = Arc::clone(&worker.shared);
             let marks = sources * worker.peers;
             let open = || Driver::open(&shared, worker.index, &name, step, marks, again);
-            caught(&name, open).map_err(|e| shared.fail(e)).ok()
+            let opened = caught(&name, open).map_err(|e| shared.fail(e)).ok();
+            opened.map(|driver| Driver { emits_event_time, ..driver })
         });
         move |frontiers: &[MutableAntichain<Tick>]| {
             let Some(Some(driver)) = driver.as_mut() else { return };
@@ -156,7 +157,7 @@ where
             metrics.watch.applied(watermark.now());
         }
         Ok(Self {
-            emits_event_time: step.emits_event_time(),
+            emits_event_time: false,
             timed: marks > 0,
             step,
             table,
