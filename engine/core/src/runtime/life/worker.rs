@@ -1,8 +1,8 @@
 //! Where a graph is being built: on a live worker, or only to check the plan. And what a live one does.
 
 use crate::error::{Error, Result};
-use crate::place::{At, Place, Role};
 use crate::keyed::Properties;
+use crate::place::{At, Place, Role};
 use crate::plan::{Node, NodeId, Plan};
 use crate::runtime::control::committing::CommitterFactory;
 use crate::runtime::control::splits::Enumerator;
