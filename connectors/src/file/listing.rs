@@ -76,14 +76,19 @@ impl Listing {
                 "{place} is neither a file nor a directory; it cannot be read again from a position"
             )));
         }
+        let (directory, began) = ((metadata.dev(), metadata.ino()), Instant::now());
         let stamp = Stamp::of(&metadata);
         if let Some((last, at, found)) = &self.last
             && *last == stamp
             && at.elapsed() < LIST_ANYWAY
         {
+            opened::listed(directory, began);
             return Ok(found.clone());
         }
-        let (found, has_links) = list(path, &metadata)?;
+        let (found, has_links) = list(path, directory)?;
+        if follow {
+            opened::listed(directory, began);
+        }
         // What a link leads to may change without a trace here.
         let can_be_kept = follow && !has_links && stamp.is_settled();
         self.last = can_be_kept.then(|| (stamp, Instant::now(), found.clone()));
@@ -91,8 +96,7 @@ impl Listing {
     }
 }
 
-fn list(path: &Path, metadata: &Metadata) -> Result<(Found, bool)> {
-    let directory = (metadata.dev(), metadata.ino());
+fn list(path: &Path, directory: opened::Directory) -> Result<(Found, bool)> {
     let (mut here, mut found) = (None, Vec::new());
     let mut names: HashMap<FileId, String> = HashMap::new();
     for entry in path.read_dir().map_err(|e| unreadable(path, e))? {

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Device and inode of a directory: what it is, whatever it is called.
 pub(super) type Directory = (u64, u64);
@@ -18,6 +19,10 @@ pub(super) type Directory = (u64, u64);
 type Open = HashMap<(Directory, FileId), (String, usize)>;
 
 static OPEN: LazyLock<Mutex<Open>> = LazyLock::new(Mutex::default);
+
+/// When the last listing of each followed directory began. A listing that finds an open file under another name
+/// fails, so that after it every open file has its name, or is not in the directory.
+static LISTED: LazyLock<Mutex<HashMap<Directory, Instant>>> = LazyLock::new(Mutex::default);
 
 /// A file, for as long as it is open.
 #[derive(Debug)]
@@ -48,6 +53,20 @@ pub(super) fn add(path: &Path, file: FileId, name: &str) -> Result<Opened> {
     }
     *readers += 1;
     Ok(Opened(directory, file))
+}
+
+impl Opened {
+    /// Whether a file that was missing at this time was not renamed: its directory was listed since. In one that
+    /// nobody lists nobody would find it.
+    pub(super) fn was_not_renamed(&self, missing: Instant) -> bool {
+        let listed = LISTED.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.get(&self.0).is_none_or(|began| *began > missing)
+    }
+}
+
+/// A listing of a followed directory has ended well.
+pub(super) fn listed(directory: Directory, began: Instant) {
+    LISTED.lock().unwrap_or_else(PoisonError::into_inner).insert(directory, began);
 }
 
 impl Drop for Opened {

@@ -7,13 +7,13 @@ use super::position::{FilePosition, GOES_ON, WholeFile};
 use super::quotes::{End, Scan, line_end};
 use super::window::Window;
 use staunch_core::background::BlockingReader;
+use staunch_core::error::Kind;
 use staunch_core::source::{DeadLetter, Progress, Records};
 use staunch_core::{Error, Result};
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A call returns after so many bytes, so that batches of long records stay small and a call short.
@@ -46,7 +46,7 @@ pub struct FileReader<F: Format> {
     format: F,
     settings: Settings,
     /// Says to others that the file is open; given up before it is closed.
-    opened: Option<Arc<Opened>>,
+    opened: Option<Opened>,
     window: Window,
     /// `None` until the beginning of the file, with the header if there is one, is read.
     decoder: Option<F::Decoder>,
@@ -64,6 +64,8 @@ pub struct FileReader<F: Format> {
     quiet: Option<(Instant, WholeFile)>,
     /// The file was read to its end by an earlier run, and is gone: this is where that was.
     gone: Option<FilePosition>,
+    /// Since when its name is missing while nothing else tells whether it was deleted or renamed.
+    missing: Option<Instant>,
 }
 
 /// A line that is too long, on the way to its end.
@@ -147,13 +149,17 @@ impl<F: Format> FileReader<F> {
             whole: None,
             quiet: None,
             gone: gone.cloned(),
+            missing: None,
         }
     }
 
     /// Notes that the file is open, until the reader is dropped.
     pub(super) fn register(&mut self) -> Result<()> {
-        if self.gone.is_none() {
-            self.opened = Some(opened::add(&self.path, self.window.id(), &self.name)?);
+        match opened::add(&self.path, self.window.id(), &self.name) {
+            Ok(opened) => self.opened = Some(opened),
+            // The directory may be gone with the file.
+            Err(error) if self.gone.is_none() || error.kind() == Kind::Job => return Err(error),
+            Err(_) => {}
         }
         Ok(())
     }
@@ -403,12 +409,19 @@ impl<F: Format> FileReader<F> {
         match self.path.metadata() {
             Ok(now) if WholeFile::of(&now) == then => Ok(true),
             Err(e) if e.kind() == ErrorKind::NotFound && self.window.is_let_go() => {
-                (self.deleted, self.ended) = (true, true);
-                Ok(false)
+                self.ended = !self.may_be_renamed();
+                Ok(!self.ended)
             }
             Err(e) if e.kind() != ErrorKind::NotFound => Err(self.unreadable(e)),
             _ => Ok(false),
         }
+    }
+
+    /// Whether a file that is missing and not open may still turn up under another name: then it must not be at its
+    /// end, or it would be read again as another one.
+    fn may_be_renamed(&mut self) -> bool {
+        let missing = *self.missing.get_or_insert_with(Instant::now);
+        self.opened.as_ref().is_some_and(|opened| !opened.was_not_renamed(missing))
     }
 
     /// At the end of a file that may grow: idle, unless it can no longer be the same file. Ready means to
@@ -515,7 +528,8 @@ impl<F: Format> BlockingReader for FileReader<F> {
 
     fn read(&mut self, out: &mut Records<F::Record>) -> Result<Progress> {
         if self.gone.is_some() {
-            return Ok(Progress::End);
+            let waits = self.settings.follow && self.may_be_renamed();
+            return Ok(if waits { Progress::Idle } else { Progress::End });
         }
         if self.is_quiet()? {
             return Ok(self.stay_quiet());

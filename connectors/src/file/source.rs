@@ -128,7 +128,7 @@ impl<F: Format> Source for Files<F> {
             let path = path_of(&source, &split.name)?;
             let mut reader = FileReader::open(path, format, settings, at.as_ref())?;
             reader.register()?;
-            Ok(reader)
+            Ok::<_, Error>(reader)
         });
         Background::start(&name, reader.await??)
     }

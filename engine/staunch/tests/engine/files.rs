@@ -59,6 +59,23 @@ fn a_file_that_was_read_to_its_end_may_be_deleted_while_the_job_is_stopped() {
     assert_eq!(sorted(&output), ["1", "2", "3", "4"]);
 }
 
+#[test]
+fn a_file_that_is_renamed_in_its_directory_while_the_job_is_stopped_is_not_read_twice() {
+    for workers in [1, 3] {
+        let (dir, output, place) = (TempDir::new().unwrap(), collect(), place().workers(workers));
+        fs::write(dir.path().join("a.log"), "1\n2\n").unwrap();
+        let running = place.start(lines(dir.path(), true, &output));
+        eventually("all is read", || sorted(&output).len() == 2);
+        assert_eq!(running.stop(), Outcome::Stopped);
+        fs::rename(dir.path().join("a.log"), dir.path().join("b.log")).unwrap();
+        let error = place.fail(lines(dir.path(), true, &output)).to_string();
+        assert!(
+            error.contains("a.log") && error.contains("b.log") && error.contains("keep its name"),
+            "{error}"
+        );
+    }
+}
+
 /// A file that is deleted is done, and whoever wrote it may begin another one of its name.
 #[test]
 fn a_name_that_is_used_again_in_a_followed_directory_is_another_file_and_is_read() {
