@@ -16,6 +16,7 @@
 //! A source or sink value is a description: it opens nothing until the job runs.
 
 pub mod discard;
+mod exact;
 pub mod file;
 pub mod generator;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! Records on standard output, as they come. At least once: what was printed since the last checkpoint
 //! is printed again after a crash.
 
+use crate::exact::{Exact, Form};
 use crate::nothing::Nothing;
 use serde::Serialize;
 use staunch_core::sink::{Guarantee, Prepared, Sink, SinkContext, SinkWriter};
@@ -33,7 +34,7 @@ fn print_line<T: Display>(record: &T, out: &mut String) -> Result<()> {
 }
 
 fn print_json<T: Serialize>(record: &T, out: &mut String) -> Result<()> {
-    let line = serde_json::to_string(record)
+    let line = serde_json::to_string(&Exact::new(record, Form::Json))
         .map_err(|e| Error::job("a record cannot be written as JSON").caused_by(e))?;
     out.push_str(&line);
     out.push('\n');

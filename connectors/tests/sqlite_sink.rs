@@ -6,6 +6,7 @@ mod by_hand;
 use by_hand::run;
 use serde::Serialize;
 use staunch_connectors::sqlite::{self, Table};
+use staunch_core::error::Kind;
 use staunch_core::sink::{CommitError, Sink, SinkWriter};
 use staunch_testing::conformance::Can;
 use staunch_testing::conformance::sink::{Life, Row, Target, committable, row, rows};
@@ -277,6 +278,145 @@ fn a_locked_database_is_asked_again() {
         other.execute_batch("ROLLBACK").unwrap();
         start.commit(&listed).await.unwrap();
         assert_eq!(life.visible(), rows(0..4));
+    });
+}
+
+/// What is done to the files of a database behind the sink's back, and what it says then.
+const STRIKES: [(&str, fn(&std::path::Path), &str); 3] = [
+    ("removed", |path| std::fs::remove_file(path).unwrap(), "was removed"),
+    (
+        "replaced by an empty one",
+        |path| {
+            std::fs::rename(path, path.with_extension("old")).unwrap();
+            rusqlite::Connection::open(path).unwrap().execute_batch(CREATE).unwrap();
+        },
+        "was replaced",
+    ),
+    (
+        "replaced by a copy",
+        |path| {
+            std::fs::copy(path, path.with_extension("new")).unwrap();
+            std::fs::rename(path.with_extension("new"), path).unwrap();
+        },
+        "was replaced",
+    ),
+];
+
+#[test]
+fn a_database_that_is_gone_or_another_one_is_refused_before_the_vote() {
+    for (strike, act, wanted) in STRIKES {
+        run(async {
+            let mut life = Life::new(database());
+            let mut start = life.start(&[]).await.unwrap();
+            start.write(rows(0..4)).await.unwrap();
+            act(&life.target.path());
+            let error = start.prepare(1).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Job, "{strike}: {error}");
+            assert!(error.to_string().contains(wanted) && error.to_string().contains("out.db"), "{error}");
+            // An epoch without rows is refused too: those before it are in the old file.
+            assert!(start.prepare(2).await.is_err());
+        });
+    }
+}
+
+#[test]
+fn a_database_that_is_gone_or_another_one_takes_no_commit() {
+    for (strike, act, wanted) in STRIKES {
+        run(async {
+            let mut life = Life::new(database());
+            let mut start = life.start(&[]).await.unwrap();
+            start.write(rows(0..4)).await.unwrap();
+            let first = start.prepare(1).await.unwrap();
+            start.commit(&first).await.unwrap();
+            start.write(rows(4..8)).await.unwrap();
+            let second = start.prepare(2).await.unwrap();
+            act(&life.target.path());
+            for _ in 0..2 {
+                let why = refused(start.commit(&second).await);
+                assert!(why.contains(wanted), "{strike}: {why}");
+            }
+            assert!(strike != "removed" || !life.target.path().exists(), "no new database is made");
+        });
+    }
+}
+
+#[test]
+fn a_write_ahead_log_that_is_removed_is_noticed_and_the_next_start_publishes_what_is_missing() {
+    run(async {
+        let mut life = Life::new(database());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await.unwrap();
+        let first = start.prepare(1).await.unwrap();
+        start.commit(&first).await.unwrap();
+        start.write(rows(4..8)).await.unwrap();
+        let second = start.prepare(2).await.unwrap();
+        std::fs::remove_file(life.target.0.path().join("out.db-wal")).unwrap();
+        let why = refused(start.commit(&second).await);
+        assert!(why.contains("out.db-wal was removed"), "{why}");
+        drop(start);
+        let both = [first, second].concat();
+        let mut next = life.start(&both).await.unwrap();
+        next.commit(&both).await.unwrap();
+        assert_eq!(life.visible(), rows(0..8));
+    });
+}
+
+#[test]
+fn a_database_that_went_back_to_an_older_copy_is_refused() {
+    run(async {
+        let mut life = Life::new(database());
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await.unwrap();
+        let first = start.prepare(1).await.unwrap();
+        start.commit(&first).await.unwrap();
+        life.target.run("DELETE FROM rows; DELETE FROM _staunch_commits");
+        start.write(rows(4..8)).await.unwrap();
+        let second = start.prepare(2).await.unwrap();
+        let why = refused(start.commit(&second).await);
+        assert!(why.contains("has lost checkpoint 1"), "{why}");
+        assert!(life.visible().is_empty());
+    });
+}
+
+#[test]
+fn tables_and_places_that_cannot_hold_output_are_refused_at_the_start() {
+    run(async {
+        let life = Life::new(database());
+        let path = life.target.path();
+        life.target.run("CREATE TABLE rows (id, name); CREATE VIEW seen AS SELECT * FROM rows");
+        for (table, wanted) in [
+            ("seen", "takes no rows"),
+            ("sqlite_master", "takes no rows"),
+            ("_staunch_fence", "its own tables"),
+            ("ro\0ws", "does not exist"),
+            ("", "does not exist"),
+            ("main.rows", "does not exist"),
+        ] {
+            let why = fails(&sqlite::table::<Row>(&path, table), &life).await;
+            assert!(why.contains(wanted), "{table:?}: {why}");
+        }
+        let temporary = sqlite::table::<Row>(&path, "passing").create("CREATE TEMP TABLE passing (id, name)");
+        assert!(fails(&temporary, &life).await.contains("does not exist"));
+        for nowhere in ["", ":memory:"] {
+            let why = fails(&sqlite::table::<Row>(nowhere, "rows").create(CREATE), &life).await;
+            assert!(why.contains("in memory"), "{why}");
+        }
+    });
+}
+
+#[test]
+fn a_busy_database_at_the_start_is_an_error_of_the_outside() {
+    run(async {
+        let life = Life::new(database());
+        life.target.run("PRAGMA journal_mode = DELETE; CREATE TABLE rows (id, name)");
+        let other = life.target.open();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let sink = sqlite::table::<Row>(life.target.path(), "rows").create(CREATE);
+        let mut committer = sink.committer(&life.context(1, 0)).await.unwrap();
+        use staunch_core::sink::Committer;
+        let error = committer.recover(&[]).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::External, "{error}");
+        assert!(error.to_string().contains("locked"), "{error}");
     });
 }
 

@@ -1,11 +1,15 @@
 //! How records are written into a part file: CSV or JSON Lines.
 
+use crate::exact::{Exact, Form};
 use serde::Serialize;
 use staunch_core::{Error, Result};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
 const BUFFER_BYTES: usize = 256 << 10;
+/// What readers leave out at the beginning of a file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+const MARKED: &str = "the first field begins with U+FEFF, which readers leave out at the beginning of a file";
 
 /// A part file that is being written, and what is in it so far.
 #[derive(Debug)]
@@ -23,6 +27,9 @@ impl PartFile {
 
 impl Write for PartFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, MARKED));
+        }
         let written = self.file.write(bytes)?;
         self.crc32c = crc32c::crc32c_append(self.crc32c, &bytes[..written]);
         self.bytes += written as u64;
@@ -60,25 +67,34 @@ pub trait Encode: Sized + Send + 'static {
 
 /// JSON Lines.
 #[derive(Debug)]
-pub struct JsonPart(BufWriter<PartFile>);
+pub struct JsonPart {
+    file: BufWriter<PartFile>,
+    line: Vec<u8>,
+}
 
 impl Encode for JsonPart {
     const EXTENSION: &'static str = "jsonl";
 
     fn begin(file: PartFile) -> Self {
-        Self(BufWriter::with_capacity(BUFFER_BYTES, file))
+        Self { file: BufWriter::with_capacity(BUFFER_BYTES, file), line: Vec::new() }
     }
 
     fn append<T: Serialize>(&mut self, record: &T) -> Result<()> {
-        match serde_json::to_writer(&mut self.0, record) {
-            Ok(()) => self.0.write_all(b"\n").map_err(unwritable),
-            Err(e) if e.is_io() => Err(unwritable(e.into())),
-            Err(e) => Err(Error::job("a record cannot be written as JSON").caused_by(e)),
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, &Exact::new(record, Form::Json))
+            .map_err(|e| Error::job("a record cannot be written as JSON").caused_by(e))?;
+        // Possible with values that bring their own JSON text.
+        if self.line.contains(&b'\n') {
+            return Err(Error::job(
+                "a record's JSON has a line break between its values, and would be two lines",
+            ));
         }
+        self.line.push(b'\n');
+        self.file.write_all(&self.line).map_err(unwritable)
     }
 
     fn finish(self) -> Result<PartFile> {
-        self.0.into_inner().map_err(|e| unwritable(e.into_error()))
+        self.file.into_inner().map_err(|e| unwritable(e.into_error()))
     }
 }
 
@@ -94,7 +110,7 @@ impl Encode for CsvPart {
     }
 
     fn append<T: Serialize>(&mut self, record: &T) -> Result<()> {
-        self.0.serialize(record).map_err(|e| match e.into_kind() {
+        self.0.serialize(Exact::new(record, Form::Csv)).map_err(|e| match e.into_kind() {
             csv::ErrorKind::Io(e) => unwritable(e),
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Error::job(format!(
                 "a record has {len} fields for CSV, but the ones before it had {expected_len}"
@@ -107,11 +123,14 @@ impl Encode for CsvPart {
     }
 
     fn finish(self) -> Result<PartFile> {
-        self.0.into_inner().map_err(|e| unwritable(io::Error::other(e.error().to_string())))
+        self.0.into_inner().map_err(|e| unwritable(io::Error::new(e.error().kind(), e.error().to_string())))
     }
 }
 
 fn unwritable(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Error::job("a record cannot be written as CSV").caused_by(error);
+    }
     Error::external("cannot write a part file").caused_by(error)
 }
 
@@ -150,6 +169,47 @@ mod tests {
     fn a_record_without_a_csv_form_is_a_mistake_of_the_job() {
         let error = write::<CsvPart>(&[std::collections::BTreeMap::from([("a", 1)])]).unwrap_err();
         assert_eq!(error.kind(), staunch_core::error::Kind::Job, "{error}");
+    }
+
+    fn refused<E: Encode>(record: impl Serialize) -> String {
+        let error = write::<E>(&[record]).unwrap_err();
+        assert_eq!(error.kind(), staunch_core::error::Kind::Job, "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn what_a_format_would_hold_as_something_else_is_refused() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(refused::<JsonPart>(("x", Some(number))).contains("would be written as null"));
+            assert!(
+                refused::<JsonPart>(std::collections::BTreeMap::from([("x", vec![number as f32])]))
+                    .contains("null")
+            );
+        }
+        assert_eq!(write::<CsvPart>(&[(f64::NAN, f64::INFINITY)]).unwrap(), "NaN,inf\n");
+        assert!(refused::<CsvPart>((Some(""), 1)).contains("looks like None"));
+        assert!(refused::<CsvPart>((Some(None::<u8>), 1)).contains("looks like None"));
+        assert_eq!(write::<CsvPart>(&[("", None::<u8>)]).unwrap(), ",\n");
+        #[derive(Serialize)]
+        enum Shape {
+            Point,
+            Circle(u32),
+        }
+        assert!(refused::<CsvPart>((1, Shape::Circle(2))).contains("`Circle`"));
+        assert_eq!(write::<CsvPart>(&[(1, Shape::Point)]).unwrap(), "1,Point\n");
+        assert!(refused::<CsvPart>((vec![1], vec![2, 3])).contains("a list in a record"));
+        assert_eq!(write::<CsvPart>(&[(("a", 1u8), 2u64)]).unwrap(), "a,1,2\n");
+        assert!(refused::<CsvPart>(("\u{feff}x", 1)).contains("U+FEFF"));
+        assert_eq!(write::<CsvPart>(&[("x\u{feff}", 1)]).unwrap(), "x\u{feff},1\n");
+    }
+
+    #[test]
+    fn numbers_are_written_with_all_their_digits() {
+        let wide = (u128::MAX, i128::MIN, u64::MAX, 0.1 + 0.2, 1e300);
+        let digits = "340282366920938463463374607431768211455,-170141183460469231731687303715884105728,\
+                      18446744073709551615,0.30000000000000004,";
+        assert!(write::<CsvPart>(&[wide]).unwrap().starts_with(digits));
+        assert!(write::<JsonPart>(&[wide]).unwrap().starts_with(&format!("[{digits}")));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!
 //! The database is put into WAL mode, with `synchronous=FULL`: what is committed survives a power cut.
 
+mod columns;
+mod place;
 mod row;
 mod target;
 mod tokens;

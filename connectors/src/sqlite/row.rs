@@ -1,5 +1,6 @@
 //! A record as columns and values, and the statement that writes it.
 
+use crate::exact::{Exact, Form};
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
@@ -41,13 +42,18 @@ pub struct Row {
 
 impl Row {
     pub(super) fn of(record: &impl Serialize) -> Result<Self> {
-        let value = serde_json::to_value(record)
+        let written = std::cell::Cell::new(0);
+        let value = serde_json::to_value(Exact::counting(record, Form::Json, &written))
             .map_err(|e| Error::job("a record has no form as a row of a table").caused_by(e))?;
         let Value::Object(fields) = value else {
             return Err(Error::job(format!(
                 "a row of a table must be a struct with named fields, not {value}"
             )));
         };
+        if written.get() != fields.len() {
+            let names = fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::job(format!("a record has two fields of one name; its names are {names}")));
+        }
         let (mut columns, mut cells) = (Vec::with_capacity(fields.len()), Vec::with_capacity(fields.len()));
         for (column, value) in fields {
             cells.push(cell(&column, value)?);
@@ -134,6 +140,30 @@ mod tests {
         assert!(Row::of(&7).unwrap_err().to_string().contains("struct"));
         let big = Record { id: u64::MAX, name: None, ratio: 0.0, good: false, tags: vec![] };
         assert!(Row::of(&big).unwrap_err().to_string().contains("column `id`"));
+    }
+
+    #[test]
+    fn what_json_would_write_as_null_is_refused() {
+        let record = |ratio| Record { id: 1, name: None, ratio, good: true, tags: vec![] };
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let why = Row::of(&record(number)).unwrap_err();
+            assert_eq!(why.kind(), staunch_core::error::Kind::Job);
+            assert!(why.to_string().contains("would be written as null"), "{why}");
+            assert!(Row::of(&std::collections::BTreeMap::from([("nested", vec![number])])).is_err());
+        }
+    }
+
+    #[test]
+    fn two_fields_of_one_name_are_refused() {
+        #[derive(Serialize)]
+        struct Twice {
+            a: u8,
+            #[serde(flatten)]
+            more: std::collections::BTreeMap<&'static str, u8>,
+        }
+        let row = |name| Row::of(&Twice { a: 1, more: [(name, 2)].into() });
+        assert_eq!(row("b").unwrap().columns, ["a", "b"]);
+        assert!(row("a").unwrap_err().to_string().contains("two fields of one name"));
     }
 
     #[test]

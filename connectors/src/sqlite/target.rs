@@ -1,14 +1,16 @@
 //! SQLite as a staged target.
 
+use super::columns::Columns;
+use super::place::{Identity, write_ahead_log};
 use super::row::{Row, insert, quoted};
 use super::tokens::{self, Owner};
 use rusqlite::{ErrorCode, OpenFlags, TransactionBehavior, params_from_iter};
 use serde::Serialize;
 use staunch_core::background::blocking;
+use staunch_core::error::Kind;
 use staunch_core::sink::{CommitError, SinkContext};
 use staunch_core::staged::{Applied, StagedRows, StagedTarget, Token};
 use staunch_core::{CheckpointId, Error, Result};
-use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,6 +18,8 @@ use std::time::Duration;
 
 /// How long to wait for another writer of the database at a time; commits are tried again by the engine.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// What the names of the sink's own tables begin with.
+const OWN_TABLES: &str = "_staunch_";
 
 /// A table as a target of staged output.
 #[derive(Debug)]
@@ -25,9 +29,8 @@ pub struct Target<T> {
     pub(super) create: Option<String>,
     /// Columns of the upsert; empty for plain inserts.
     pub(super) key: Vec<String>,
-    /// The table's columns in lower case, once a committer of this process has connected: lets the
-    /// writers refuse a record that does not fit before it is staged.
-    columns: Arc<OnceLock<BTreeSet<String>>>,
+    /// On a writer's value: what the committer has learnt of the table.
+    known: OnceLock<Arc<Known>>,
     record: PhantomData<fn(T)>,
 }
 
@@ -38,21 +41,38 @@ impl<T> Clone for Target<T> {
             table: self.table.clone(),
             create: self.create.clone(),
             key: self.key.clone(),
-            columns: Arc::clone(&self.columns),
+            known: self.known.clone(),
             record: PhantomData,
         }
     }
 }
 
+/// What the first connection of this process has found. A table does not change while the job runs, and a database is
+/// not replaced.
+#[derive(Debug)]
+struct Known {
+    columns: Columns,
+    identity: Identity,
+}
+
+/// Where the process keeps it, for the values of all workers.
+type Shelf = Arc<OnceLock<Arc<Known>>>;
+
 /// An open database.
 #[derive(Debug)]
-pub struct Connection(Arc<Mutex<rusqlite::Connection>>);
+pub struct Connection(Arc<Mutex<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    database: rusqlite::Connection,
+    identity: Identity,
+    /// The write-ahead log that commits of this connection went into; none if it has none.
+    log: Option<Identity>,
+    has_log: bool,
+}
 
 impl Connection {
-    async fn with<R: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut rusqlite::Connection) -> R + Send + 'static,
-    ) -> Result<R> {
+    async fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut Open) -> R + Send + 'static) -> Result<R> {
         let connection = Arc::clone(&self.0);
         blocking(move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
@@ -65,7 +85,7 @@ impl<T> Target<T> {
             table,
             create: None,
             key: Vec::new(),
-            columns: Arc::default(),
+            known: OnceLock::new(),
             record: PhantomData,
         }
     }
@@ -74,57 +94,86 @@ impl<T> Target<T> {
         format!("table `{}` in {}", self.table, self.path.display())
     }
 
-    fn open(&self) -> Result<rusqlite::Connection> {
+    async fn shelf(&self, context: &SinkContext) -> Result<Shelf> {
+        let key = format!("sqlite {} {}", self.path.display(), self.table);
+        context.shared.get(&key, async { Ok(OnceLock::new()) }).await
+    }
+
+    fn open(&self, shelf: &Shelf) -> Result<Open> {
+        self.check_names()?;
+        // A missing database would be made anew, and a new one filled with what comes next.
+        if let Some(known) = shelf.get() {
+            known.identity.check(&self.path)?;
+        }
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if self.create.is_some() {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let path = self.path.display();
-        let failed =
-            |what: &str, e| Error::external(format!("{what} the SQLite database {path}")).caused_by(e);
-        let connection = rusqlite::Connection::open_with_flags(&self.path, flags)
+        let failed = |what: &str, e: rusqlite::Error| {
+            let message = format!("{what} the SQLite database {path}");
+            let error = if may_pass(&e) { Error::external(message) } else { Error::job(message) };
+            error.caused_by(e)
+        };
+        let database = rusqlite::Connection::open_with_flags(&self.path, flags)
             .map_err(|e| failed("cannot open (with .create(statement) a missing one is made)", e))?;
         let prepare = || {
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")
+            database.busy_timeout(BUSY_TIMEOUT)?;
+            let mode: String =
+                database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+            database.pragma_update(None, "synchronous", "FULL")?;
+            Ok(mode.eq_ignore_ascii_case("wal"))
         };
-        prepare().map_err(|e| failed("cannot write", e))?;
+        let has_log = prepare().map_err(|e| failed("cannot write", e))?;
         if let Some(statement) = &self.create {
-            connection.execute_batch(statement).map_err(|e| {
-                Error::job(format!("the statement of .create(..) failed in {path}: {statement}")).caused_by(e)
-            })?;
+            database
+                .execute_batch(statement)
+                .map_err(|e| failed(&format!("the statement of .create(..) failed ({statement}) in"), e))?;
         }
-        let columns = self.read_columns(&connection).map_err(|e| failed("cannot read", e))?;
-        self.check_table(&connection, &columns)?;
-        // Only the first is kept: a table does not change while the job runs.
-        let _ = self.columns.set(columns);
-        Ok(connection)
+        let gone = || Error::external(format!("the database {path} was removed while it was opened"));
+        let identity = Identity::of(&self.path)?.ok_or_else(gone)?;
+        let columns = Columns::read(&database, &self.table).map_err(|e| failed("cannot read", e))?;
+        self.check_table(&database, &columns)?;
+        let known = shelf.get_or_init(|| Arc::new(Known { columns, identity }));
+        known.identity.check(&self.path)?;
+        Ok(Open { database, identity: known.identity, log: None, has_log })
     }
 
-    fn read_columns(&self, connection: &rusqlite::Connection) -> rusqlite::Result<BTreeSet<String>> {
-        let mut names = connection.prepare("SELECT lower(name) FROM pragma_table_info(?)")?;
-        names.query_map([&self.table], |row| row.get(0))?.collect()
+    fn check_names(&self) -> Result<()> {
+        let path = self.path.as_os_str();
+        if path.is_empty() || path == ":memory:" {
+            return Err(Error::job("a database in memory is gone with the job; give the path of a file"));
+        }
+        if self.table.to_ascii_lowercase().starts_with(OWN_TABLES) {
+            let what = format!("the sink keeps its own tables under names with {OWN_TABLES}");
+            return Err(Error::job(format!("{}: {what}; use another name", self.place())));
+        }
+        Ok(())
     }
 
-    fn check_table(&self, connection: &rusqlite::Connection, columns: &BTreeSet<String>) -> Result<()> {
+    fn check_table(&self, connection: &rusqlite::Connection, columns: &Columns) -> Result<()> {
         let place = self.place();
         if columns.is_empty() {
             return Err(Error::job(format!(
                 "{place} does not exist; create it, or give .create(\"CREATE TABLE ...\")"
             )));
         }
+        let refused = |what: String, e: rusqlite::Error| {
+            let error = if may_pass(&e) { Error::external(what) } else { Error::job(what) };
+            error.caused_by(e)
+        };
+        let insert_any = connection.prepare(&insert(&self.table, &columns.names(), &[]));
+        insert_any.map(drop).map_err(|e| refused(format!("{place} takes no rows"), e))?;
         if self.key.is_empty() {
             return Ok(());
         }
         connection.prepare(&insert(&self.table, &self.key, &self.key)).map(drop).map_err(|e| {
             let key = self.key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-            Error::job(format!("{place} cannot be upserted by ({key}): these columns need a unique index"))
-                .caused_by(e)
+            refused(format!("{place} cannot be upserted by ({key}): these columns need a unique index"), e)
         })
     }
 
-    fn check_columns(&self, row: &Row) -> Result<()> {
+    fn check_row(&self, row: &Row) -> Result<()> {
         let has = |name: &String| row.columns.iter().any(|column| column.eq_ignore_ascii_case(name));
         if let Some(missing) = self.key.iter().find(|name| !has(name)) {
             return Err(Error::job(format!(
@@ -132,27 +181,49 @@ impl<T> Target<T> {
                 self.place()
             )));
         }
-        let Some(columns) = self.columns.get() else { return Ok(()) };
-        match row.columns.iter().find(|name| !columns.contains(&name.to_ascii_lowercase())) {
+        match self.known.get().and_then(|known| known.columns.refuse(row)) {
             None => Ok(()),
-            Some(other) => Err(Error::job(format!(
-                "{} has no column `{other}`; its columns are {}",
-                self.place(),
-                columns.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-            ))),
+            Some(why) => Err(Error::job(format!("{} {why}", self.place()))),
         }
+    }
+
+    /// Whether rows that are written here are in the database that has this name.
+    fn check_place(&self, open: &mut Open, committed: bool) -> Result<(), CommitError> {
+        let refused = |error: Error| match error.kind() {
+            Kind::Job => CommitError::Refused(error),
+            Kind::External | Kind::Internal => CommitError::Retry(error),
+        };
+        open.identity.check(&self.path).map_err(refused)?;
+        if !open.has_log {
+            return Ok(());
+        }
+        let path = write_ahead_log(&self.path);
+        let found = Identity::of(&path).map_err(CommitError::Retry)?;
+        if committed && open.log.is_none() {
+            open.log = found;
+        }
+        if (committed || open.log.is_some()) && (found.is_none() || found != open.log) {
+            return Err(CommitError::Refused(Error::job(format!(
+                "{} was removed or replaced while the job ran, and newest rows of {} are in it only. Keep other programs \
+                 from removing files beside the database, and run the job again: it publishes what is missing",
+                path.display(),
+                self.place()
+            ))));
+        }
+        Ok(())
     }
 
     fn insert_all(
         &self,
-        connection: &mut rusqlite::Connection,
+        open: &mut Open,
         token: &Token,
         rows: StagedRows<Row>,
     ) -> Result<Applied, CommitError> {
+        self.check_place(open, false)?;
         let place = self.place();
         let failed =
             |e| self.commit_error(format!("checkpoint {} of sink `{}`", token.checkpoint, token.sink), e);
-        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let tx = open.database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let Token { job, sink, lineage, generation, instance, .. } = token.clone();
         let owner = Owner { job, sink, lineage, generation };
         let stored = tokens::committed(&tx, &owner, instance, &place).map_err(failed)?;
@@ -171,6 +242,8 @@ impl<T> Target<T> {
         }
         tokens::store(&tx, token).map_err(failed)?;
         tx.commit().map_err(failed)?;
+        // What was replaced meanwhile has taken the rows with it.
+        self.check_place(open, true)?;
         Ok(Applied::Now)
     }
 
@@ -204,27 +277,47 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
 
     fn row(&self, record: T) -> Result<Row> {
         let row = Row::of(&record)?;
-        self.check_columns(&row)?;
+        self.check_row(&row)?;
         Ok(row)
     }
 
-    async fn connect(&self, _context: &SinkContext) -> Result<Connection> {
-        let target = self.clone();
-        let connection = blocking(move || target.open()).await??;
-        Ok(Connection(Arc::new(Mutex::new(connection))))
+    async fn before_rows(&self, context: &SinkContext) -> Result<()> {
+        let shelf = self.shelf(context).await?;
+        if shelf.get().is_none() {
+            // In this process nobody has opened it yet.
+            let target = self.clone();
+            let shelf = Arc::clone(&shelf);
+            blocking(move || target.open(&shelf).map(drop)).await??;
+        }
+        if let Some(known) = shelf.get() {
+            let _ = self.known.set(Arc::clone(known));
+        }
+        Ok(())
+    }
+
+    async fn in_place(&self, _context: &SinkContext) -> Result<()> {
+        let Some(known) = self.known.get().cloned() else { return Ok(()) };
+        let path = self.path.clone();
+        blocking(move || known.identity.check(&path)).await?
+    }
+
+    async fn connect(&self, context: &SinkContext) -> Result<Connection> {
+        let (target, shelf) = (self.clone(), self.shelf(context).await?);
+        let open = blocking(move || target.open(&shelf)).await??;
+        Ok(Connection(Arc::new(Mutex::new(open))))
     }
 
     async fn check(&self, connection: &mut Connection, context: &SinkContext) -> Result<()> {
         let (context, place) = (context.clone(), self.place());
         let failed = format!("{place} cannot be read");
-        let checked = connection.with(move |connection| tokens::check(connection, &context, &place)).await?;
+        let checked = connection.with(move |open| tokens::check(&open.database, &context, &place)).await?;
         checked.map_err(|e| Error::external(failed).caused_by(e))?
     }
 
     async fn fence(&self, connection: &mut Connection, context: &SinkContext) -> Result<()> {
         let (context, place) = (context.clone(), self.place());
         let failed = format!("{place} cannot be taken over");
-        let fenced = connection.with(move |connection| tokens::fence(connection, &context, &place)).await?;
+        let fenced = connection.with(move |open| tokens::fence(&mut open.database, &context, &place)).await?;
         fenced.map_err(|e| Error::external(failed).caused_by(e))?
     }
 
@@ -236,8 +329,12 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
     ) -> Result<Option<CheckpointId>, CommitError> {
         let SinkContext { job, sink, lineage, generation, .. } = context.clone();
         let (owner, place) = (Owner { job, sink, lineage, generation }, self.place());
-        let read = connection.with(move |connection| tokens::committed(connection, &owner, instance, &place));
-        let read = read.await.map_err(CommitError::Retry)?;
+        let target = self.clone();
+        let read = connection.with(move |open| {
+            target.check_place(open, false)?;
+            Ok(tokens::committed(&open.database, &owner, instance, &place))
+        });
+        let read = read.await.map_err(CommitError::Retry)??;
         read.map_err(|e| self.commit_error("reading the token".to_owned(), e))?.map_err(CommitError::Refused)
     }
 
@@ -248,7 +345,7 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
     ) -> Result<Option<CheckpointId>, CommitError> {
         let SinkContext { job, sink, lineage, generation, .. } = context.clone();
         let (owner, place) = (Owner { job, sink, lineage, generation }, self.place());
-        let read = connection.with(move |connection| tokens::newest(connection, &owner, &place));
+        let read = connection.with(move |open| tokens::newest(&open.database, &owner, &place));
         let read = read.await.map_err(CommitError::Retry)?;
         read.map_err(|e| self.commit_error("reading the tokens".to_owned(), e))?.map_err(CommitError::Refused)
     }
@@ -263,4 +360,23 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         let applied = connection.with(move |connection| target.insert_all(connection, &token, rows)).await;
         applied.map_err(CommitError::Retry)?
     }
+}
+
+/// Whether an error of SQLite comes from the outside and may be over the next time.
+fn may_pass(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::PermissionDenied
+                | ErrorCode::ReadOnly
+        )
+    )
 }

@@ -126,17 +126,11 @@ fn refusal(error: CommitError) -> String {
 }
 
 fn context(storage: &InMemoryStorage, generation: u64) -> SinkContext {
-    SinkContext {
-        job: "job".into(),
-        sink: "out".into(),
-        lineage: "life-1".into(),
-        generation: Generation(generation),
-        instance: 0,
-        instances: 1,
-        next_checkpoint: CheckpointId(u32::MAX),
-        fresh: false,
-        storage: Arc::new(storage.clone()),
-    }
+    let mut context = SinkContext::alone("out");
+    (context.job, context.lineage) = ("job".into(), "life-1".into());
+    (context.generation, context.fresh) = (Generation(generation), false);
+    context.storage = Arc::new(storage.clone());
+    context
 }
 
 /// What checkpoints 1, 2 and so on list of a sink after these epochs.

@@ -39,7 +39,8 @@ pub struct RunConfig {
     pub inflight_bytes: usize,
     /// Wall-clock length of a step of progress.
     pub step: Duration,
-    /// How long a source may take to list its splits at the start, or to open one, before the run ends.
+    /// How long a source may take to list its splits at the start, or to open one, and a sink to be opened, checked or
+    /// recovered, before the run ends.
     pub open_timeout: Duration,
     /// How long a commit may take, with all its repetitions, before the job stops.
     pub commit_timeout: Duration,

@@ -14,12 +14,16 @@
 //!
 //! Dropping a writer or a committer never publishes or removes anything.
 
+use crate::context::{Figure, SharedValues};
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use crate::place::Place;
 use staunch_checkpoint::{CheckpointId, Committable, Generation};
+use staunch_state::InMemoryStorage;
 use staunch_state::storage::Storage;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Describes an output. A value of it connects to nothing until the job runs.
 pub trait Sink: Send + Sync + 'static {
@@ -155,4 +159,36 @@ pub struct SinkContext {
     pub fresh: bool,
     /// The checkpoint storage, for sinks that stage their output there. Blocking calls.
     pub storage: Arc<dyn Storage>,
+    /// How long opening, checking or recovering may take. The run ends with an error if it takes longer.
+    pub deadline: Duration,
+    /// What the connectors of the process share: each worker has a sink value of its own, and so has the committer.
+    pub shared: SharedValues,
+    pub(crate) metrics: Metrics,
+}
+
+impl SinkContext {
+    /// A context outside of any job, with one instance and a storage in memory: for tests of connectors.
+    #[must_use]
+    pub fn alone(sink: &str) -> Self {
+        Self {
+            job: "alone".into(),
+            sink: sink.to_owned(),
+            lineage: "alone".into(),
+            generation: Generation(1),
+            instance: 0,
+            instances: 1,
+            next_checkpoint: CheckpointId(u32::MAX),
+            fresh: true,
+            storage: Arc::new(InMemoryStorage::default()),
+            deadline: Duration::from_secs(60),
+            shared: SharedValues::default(),
+            metrics: Metrics::new("alone"),
+        }
+    }
+
+    /// A figure of the connector's own (requests in flight, a size), by name.
+    #[must_use]
+    pub fn figure(&self, name: &str) -> Figure {
+        Figure(self.metrics.connector(&self.sink, self.instance, name))
+    }
 }

@@ -11,7 +11,7 @@
 //! of instances: the committer refuses any other order.
 
 use crate::background::blocking;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use crc32c::crc32c;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,25 @@ pub trait StagedTarget: Send + Sync + 'static {
     type Row: Serialize + DeserializeOwned + Send + 'static;
     /// An open connection. One that saw an error is dropped and never used again.
     type Connection: Send + 'static;
+
+    /// Called once on the value of each writer, before its first row. The value is another one than the committer's: what
+    /// the committer learnt of the target comes by [`SinkContext::shared`], or is asked for here.
+    ///
+    /// # Errors
+    /// The target cannot be reached.
+    fn before_rows(&self, _context: &SinkContext) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Whether the target that was taken over is still in its place: neither removed nor replaced. Asked on a writer's
+    /// value before the rows of an epoch become a part of a checkpoint, also if there are none. What is refused here is
+    /// not decided yet, and read again by the next start.
+    ///
+    /// # Errors
+    /// It is not.
+    fn in_place(&self, _context: &SinkContext) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
 
     /// Makes a record's row, on the writer's side: the place to refuse records that the target could
     /// never take, before anything is decided.
@@ -244,6 +263,7 @@ impl<T: StagedTarget> Sink for Staged<T> {
 
     async fn writer(&self, context: &SinkContext) -> Result<Self::Writer> {
         let (target, context) = (Arc::clone(&self.target), context.clone());
+        target.before_rows(&context).await?;
         Ok(StagedWriter { target, context, open: Vec::new(), open_rows: 0, chunks: Vec::new(), put: 0 })
     }
 
@@ -301,6 +321,7 @@ impl<T: StagedTarget> SinkWriter for StagedWriter<T> {
     }
 
     async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
+        self.target.in_place(&self.context).await?;
         if self.open_rows > 0 {
             self.put_chunk().await?;
         }
@@ -347,9 +368,26 @@ impl<T: StagedTarget> StagedCommitter<T> {
     async fn commit_one(&mut self, committable: &Committable, payload: &Payload) -> Result<(), CommitError> {
         let connection = match &mut self.connection {
             Some(open) => open,
-            none => none.insert(self.target.connect(&self.context).await.map_err(CommitError::Retry)?),
+            none => {
+                // What is wrong with the job or its target is not mended by asking again.
+                let failed = |error: Error| match error.kind() {
+                    Kind::Job => CommitError::Refused(error),
+                    Kind::External | Kind::Internal => CommitError::Retry(error),
+                };
+                none.insert(self.target.connect(&self.context).await.map_err(failed)?)
+            }
         };
         let stored = self.target.committed(connection, &self.context, committable.instance).await?;
+        let done = self.done.get(&committable.instance).and_then(|done| done.last_key_value());
+        if let Some((done, _)) = done.filter(|(done, _)| stored < Some(**done)) {
+            return Err(CommitError::Refused(Error::job(format!(
+                "sink `{}`: the target has lost checkpoint {done} (instance {}), which was committed: its newest is {}. Was \
+                 it replaced by an older copy? Restore it, or start over with --from none and another output",
+                self.context.sink,
+                committable.instance,
+                stored.map_or_else(|| "none".to_owned(), |stored| stored.to_string())
+            ))));
+        }
         if stored >= Some(committable.checkpoint) {
             return Ok(());
         }

@@ -27,6 +27,7 @@ mod plans;
 mod recovery_log;
 mod refusals;
 mod rescale;
+mod sinks;
 mod splits;
 mod verbs;
 mod windows;

@@ -4,6 +4,7 @@ use super::start::{Ground, Ready, begin};
 use super::takeover::Identity;
 use super::worker::{Site, Turns, start_worker};
 use crate::config::RunConfig;
+use crate::context::SharedValues;
 use crate::control::Controls;
 use crate::control::Outcome;
 use crate::error::{Error, Result};
@@ -49,6 +50,7 @@ where
         storage: Arc::new(directory),
         io: Io::new(io.handle().clone()),
         identity: Identity::of_process(),
+        values: SharedValues::default(),
     };
     let result = match begin(ground, plan, registry, config, controls, &metrics) {
         Ok(Some(ready)) => live(build, ready),

@@ -4,6 +4,7 @@
 use super::takeover::{self, Identity};
 use super::worker::Registry;
 use crate::config::RunConfig;
+use crate::context::SharedValues;
 use crate::control::Controls;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
@@ -37,6 +38,8 @@ pub(crate) struct Ground {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) io: Io,
     pub(crate) identity: Identity,
+    /// What the connectors of this process share.
+    pub(crate) values: SharedValues,
 }
 
 /// A generation that may start to work.
@@ -97,7 +100,7 @@ pub(crate) fn begin(
     let log = Log::new(Arc::clone(&ground.storage));
     let check = |recovery: &Recovery| {
         check_workers(config.workers, groups(&config, recovery))?;
-        check_sinks(&config, &registry, recovery, &ground)
+        check_sinks(&config, &registry, recovery, &ground, metrics)
     };
     let mut recovery = takeover::take_over(&config, &ground.identity, &log, &registry, check)?;
     config.groups = groups(&config, &recovery);
@@ -157,6 +160,7 @@ fn share(
         restored,
         storage: ground.storage,
         io: ground.io,
+        values: ground.values,
         coordinator,
         metrics: metrics.clone(),
         spill_dir: own_work(&config, recovery.generation),
@@ -194,7 +198,13 @@ fn check_workers(workers: usize, groups: u16) -> Result<()> {
 }
 
 /// Asks every sink whether its target is ours to write, before the job is taken over.
-fn check_sinks(config: &RunConfig, registry: &Registry, recovery: &Recovery, ground: &Ground) -> Result<()> {
+fn check_sinks(
+    config: &RunConfig,
+    registry: &Registry,
+    recovery: &Recovery,
+    ground: &Ground,
+    metrics: &Metrics,
+) -> Result<()> {
     for factory in &registry.sinks {
         let context = SinkContext {
             job: config.job.clone(),
@@ -206,6 +216,9 @@ fn check_sinks(config: &RunConfig, registry: &Registry, recovery: &Recovery, gro
             next_checkpoint: recovery.next_checkpoint,
             fresh: recovery.restore.is_none(),
             storage: Arc::clone(&ground.storage),
+            deadline: config.open_timeout,
+            shared: ground.values.clone(),
+            metrics: metrics.clone(),
         };
         caught(&factory.name, || ground.io.block_on(factory.check(context)))?;
     }

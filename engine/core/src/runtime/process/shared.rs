@@ -88,6 +88,7 @@ pub(crate) struct SharedParts {
     pub(crate) io: Io,
     pub(crate) coordinator: Sender<Message>,
     pub(crate) metrics: Metrics,
+    pub(crate) values: SharedValues,
     pub(crate) spill_dir: PathBuf,
     pub(crate) stateful_steps: usize,
     pub(crate) splits: HashMap<String, Arc<SplitHub>>,
@@ -110,7 +111,7 @@ impl Shared {
             first_epoch: parts.first_epoch,
             restored: parts.restored,
             storage: parts.storage,
-            values: SharedValues::default(),
+            values: parts.values,
             io: parts.io,
             coordinator: parts.coordinator,
             metrics: parts.metrics,
@@ -236,6 +237,9 @@ impl Shared {
             next_checkpoint: self.first_epoch,
             fresh: self.restored.is_none(),
             storage: Arc::clone(&self.storage),
+            deadline: self.config.open_timeout,
+            shared: self.values.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod lockstep;
 
 use crate::config::RunConfig;
+use crate::context::SharedValues;
 use crate::control::Controls;
 use crate::control::Outcome;
 use crate::crash;
@@ -137,7 +138,8 @@ impl Process {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = Arc::new(runtime.map_err(|e| Error::external("cannot make a runtime").caused_by(e))?);
         let identity = Identity { lineage, holder: "a simulated process".into() };
-        let ground = Ground { storage, io: Io::by_hand(&runtime), identity };
+        let values = SharedValues::default();
+        let ground = Ground { storage, io: Io::by_hand(&runtime), identity, values };
         let Some(ready) = begin(ground, plan, registry, config, controls, &metrics)? else {
             return Ok(Started::AlreadyFinished);
         };

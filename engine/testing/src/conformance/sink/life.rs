@@ -7,9 +7,12 @@ use super::Target;
 use crate::conformance::{Stop, Verdict, must};
 use crate::storage::MemoryStorage;
 use serde::{Deserialize, Serialize};
+use staunch::core::context::SharedValues;
 use staunch::core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch::core::{CheckpointId, Committable, Error, Generation, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often a commit is asked for that says `Retry`; the engine does so for a minute.
@@ -71,6 +74,8 @@ pub struct Life<T> {
     /// First id that the next start may give to a checkpoint; the highest there is, unless a test looks
     /// after it.
     pub next_checkpoint: u32,
+    /// What the connectors of one process share, by start: each start is a process.
+    shared: Mutex<BTreeMap<u64, SharedValues>>,
 }
 
 /// One start of the job. Dropping it is a crash; holding it while another one begins makes it a zombie.
@@ -90,37 +95,43 @@ impl<T: Target> Life<T> {
     /// A job that was never started, with two instances.
     pub fn new(target: T) -> Self {
         let (storage, lineage) = (MemoryStorage::new(), "life-1".into());
-        Self { target, storage, lineage, starts: 0, instances: 2, next_checkpoint: u32::MAX }
+        let shared = Mutex::default();
+        Self { target, storage, lineage, starts: 0, instances: 2, next_checkpoint: u32::MAX, shared }
+    }
+
+    fn shared(&self, generation: u64) -> SharedValues {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).entry(generation).or_default().clone()
     }
 
     /// Who the sink is.
     pub fn context(&self, generation: u64, instance: u32) -> SinkContext {
-        SinkContext {
-            job: "job".into(),
-            sink: "out".into(),
-            lineage: self.lineage.clone(),
-            generation: Generation(generation),
-            instance,
-            instances: self.instances,
-            next_checkpoint: CheckpointId(self.next_checkpoint),
-            fresh: generation == 1,
-            storage: std::sync::Arc::new(self.storage.clone()),
-        }
+        let mut context = SinkContext::alone("out");
+        context.job = "job".into();
+        context.lineage = self.lineage.clone();
+        context.generation = Generation(generation);
+        (context.instance, context.instances) = (instance, self.instances);
+        context.next_checkpoint = CheckpointId(self.next_checkpoint);
+        context.fresh = generation == 1;
+        context.storage = Arc::new(self.storage.clone());
+        context.shared = self.shared(generation);
+        context
     }
 
-    /// Starts the job from a checkpoint that lists these committables.
+    /// Starts the job from a checkpoint that lists these committables. As in the engine the committer and each writer
+    /// come from sink values of their own, which share nothing but [`SinkContext::shared`].
     ///
     /// # Errors
     /// As those of the sink.
     pub async fn start(&mut self, listed: &[Committable]) -> Result<Start<T::Sink>> {
         self.starts += 1;
-        let sink = self.target.sink();
-        let mut committer = sink.committer(&self.context(self.starts, 0)).await?;
+        let planned = self.target.sink();
+        let mut committer = planned.committer(&self.context(self.starts, 0)).await?;
         committer.check().await?;
         let removed = committer.recover(listed).await?;
         let mut writers = Vec::new();
         for instance in 0..self.instances {
-            writers.push(sink.writer(&self.context(self.starts, instance)).await?);
+            let built = self.target.sink();
+            writers.push(built.writer(&self.context(self.starts, instance)).await?);
         }
         Ok(Start { committer, writers, generation: Generation(self.starts), removed })
     }
