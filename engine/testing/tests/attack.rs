@@ -1,6 +1,6 @@
 //! A small attack; the large one is the binary of the same name.
 
-use staunch_testing::attack::{Fault, Life, SKIPPED, Storm, cases, learn, run_all, some, storm};
+use staunch_testing::attack::{Fault, Life, SKIPPED, Storm, cases, learn, run_all, some, weather};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -30,33 +30,29 @@ fn no_record_is_lost_or_doubled_whatever_is_done_to_the_nth_file_operation() {
     println!("MEASURED: attack, {wanted} cases in {} s, all passed", results.took.as_secs());
 }
 
-/// As the sweep does: what a storm leaves behind is kept if it fails.
-fn weathered(storms: &[Storm], seed: u64) {
+fn weathered(storms: &[Storm]) {
     if let Some(why) = SKIPPED {
         println!("SKIPPED: {why}");
         return;
     }
-    for which in storms {
-        let dir = tempfile::tempdir().unwrap();
-        let outcome = storm(*which, seed, Path::new(env!("CARGO_BIN_EXE_victim")), dir.path());
-        let evidence = outcome.unwrap_or_else(|failure| {
-            panic!("{which}, seed {seed}: {failure}\nWhat it left behind is kept: {}", dir.keep().display())
-        });
-        assert!(evidence.rows > 0, "{which}: {evidence:?}");
+    let victim = Path::new(env!("CARGO_BIN_EXE_victim"));
+    for (storm, seed, outcome) in weather(storms.iter().map(|storm| (*storm, SEED)), victim, |_, _, _| {}) {
+        let evidence = outcome.unwrap_or_else(|broken| panic!("{storm}, seed {seed}: {broken}"));
+        assert!(evidence.rows > 0, "{storm}: {evidence:?}");
     }
 }
 
 #[test]
 fn seven_copies_at_once_lose_and_double_nothing_with_and_without_a_lock() {
-    weathered(&[Storm::Copies, Storm::CopiesWithoutLock], SEED);
+    weathered(&[Storm::Copies, Storm::CopiesWithoutLock]);
 }
 
 #[test]
 fn restarts_that_come_to_nothing_lose_and_double_nothing() {
-    weathered(&[Storm::Restarts], SEED);
+    weathered(&[Storm::Restarts]);
 }
 
 #[test]
 fn a_start_from_a_checkpoint_may_die_as_often_as_it_likes() {
-    weathered(&[Storm::From, Storm::FromOlder], SEED);
+    weathered(&[Storm::From, Storm::FromOlder]);
 }

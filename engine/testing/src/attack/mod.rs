@@ -17,7 +17,7 @@ pub use fault::{Ends, Fault};
 pub use learn::{Learned, Traced, learn};
 pub use run::{Outcome, run};
 pub use storms::{Storm, storm};
-pub use table::{Results, run_all};
+pub use table::{Results, run_all, weather};
 
 /// Why there can be no attack on this system.
 pub const SKIPPED: Option<&str> = if cfg!(all(target_os = "linux", target_env = "gnu")) {

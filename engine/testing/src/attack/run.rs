@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub(super) const LIFE: Duration = Duration::from_secs(60);
 /// Starts that may be refused while a stopped process has the database for itself.
 const REFUSED: u32 = 3;
+/// What a start says while a stopped process is about to make or to recover the database's shared memory.
+const HALF_LOCKED: &str = "locking protocol";
 /// Length of the file of counts, as the shim has it.
 const COUNTS: usize = 4096;
 /// Where in it is the number of the operation that was struck.
@@ -264,7 +266,7 @@ fn replaced(mut workers: u32, victim: &mut Victim) -> Result<(), Failure> {
     for _ in 0..REFUSED {
         workers = next(workers);
         match complete(victim, workers) {
-            Err(Failure::Violation(_, why)) if why.contains(LOCKED) => {}
+            Err(Failure::Violation(_, why)) if why.contains(LOCKED) || why.contains(HALF_LOCKED) => {}
             other => return other.map(drop),
         }
     }

@@ -14,6 +14,7 @@ use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Child;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Copies that are started at once.
@@ -46,6 +47,31 @@ impl Storm {
     /// All of them.
     pub const ALL: [Storm; 5] =
         [Storm::Copies, Storm::CopiesWithoutLock, Storm::Restarts, Storm::From, Storm::FromOlder];
+}
+
+impl Storm {
+    /// Its name as an option of `attack`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Storm::Copies => "copies",
+            Storm::CopiesWithoutLock => "copies-without-lock",
+            Storm::Restarts => "restarts",
+            Storm::From => "from",
+            Storm::FromOlder => "from-older",
+        }
+    }
+}
+
+impl FromStr for Storm {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Storm::ALL.into_iter().find(|storm| storm.name() == name);
+        found.ok_or_else(|| {
+            format!("there is no storm {name:?}; there are {}", Storm::ALL.map(Storm::name).join(", "))
+        })
+    }
 }
 
 impl fmt::Display for Storm {

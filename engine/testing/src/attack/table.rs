@@ -3,13 +3,15 @@
 use super::cases::Case;
 use super::fault::Fault;
 use super::run::{Ended, Outcome, place, run};
+use super::storms::{Storm, storm};
 use crate::figures::percentile;
-use crate::oracle::{Failure, Oracle};
+use crate::oracle::{Evidence, Failure, Oracle};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Builds everything that the attack needs, and runs it; followed by its options.
 const RUN: &str = "cargo build --release -p staunch-testing --features crash-points --bins && \
@@ -31,6 +33,8 @@ pub struct Broken {
 pub struct Results {
     /// In the order in which they ended.
     pub ended: Vec<(Case, Result<Outcome, Broken>)>,
+    /// The storms, with their seeds.
+    pub storms: Vec<(Storm, u64, Result<Evidence, Broken>)>,
     /// How long all of it took.
     pub took: Duration,
 }
@@ -60,7 +64,23 @@ pub fn run_all(
             });
         }
     });
-    Results { ended: ended.into_inner().unwrap_or_else(PoisonError::into_inner), took: began.elapsed() }
+    let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Results { ended, storms: Vec::new(), took: began.elapsed() }
+}
+
+/// Carries storms out, one after the other: each has all of the machine. They are told as they end.
+pub fn weather(
+    storms: impl Iterator<Item = (Storm, u64)>,
+    program: &Path,
+    progress: impl Fn(Storm, u64, Option<&Broken>),
+) -> Vec<(Storm, u64, Result<Evidence, Broken>)> {
+    let one = |(which, seed): (Storm, u64)| {
+        let command = format!("{RUN} --storm {} --seed {seed}", which.name());
+        let outcome = in_a_directory(command, |dir| storm(which, seed, program, dir));
+        progress(which, seed, outcome.as_ref().err());
+        (which, seed, outcome)
+    };
+    storms.map(one).collect()
 }
 
 /// Runs a case. If the process did not do that much, an earlier operation of the sort is struck, and at last the first
@@ -78,14 +98,20 @@ fn struck(mut case: Case, program: &Path) -> (Case, Result<Outcome, Broken>) {
 }
 
 fn one(case: &Case, program: &Path) -> Result<Outcome, Broken> {
-    let command = format!("{RUN} {}", case.options());
-    let broken = |failure, dir| Broken { failure, dir, command: command.clone() };
+    in_a_directory(format!("{RUN} {}", case.options()), |dir| run(case, program, dir))
+}
+
+/// Does something in a new directory, which is kept if that fails.
+fn in_a_directory<T>(command: String, act: impl FnOnce(&Path) -> Result<T, Failure>) -> Result<T, Broken> {
     let dir = tempfile::Builder::new().prefix("staunch-attack-").tempdir();
-    let dir = dir.map_err(|error| broken(Failure::trouble(error), None))?;
-    run(case, program, dir.path()).map_err(|failure| {
+    let acted = match &dir {
+        Ok(dir) => act(dir.path()),
+        Err(error) => Err(Failure::trouble(error)),
+    };
+    acted.map_err(|failure| {
         // One that was not struck is struck again.
         let keep = !matches!(failure, Failure::NeverHit(_));
-        broken(failure, keep.then(|| dir.keep()))
+        Broken { failure, dir: dir.ok().filter(|_| keep).map(TempDir::keep), command }
     })
 }
 
@@ -100,9 +126,14 @@ impl std::fmt::Display for Broken {
 }
 
 impl Results {
-    /// Those that failed.
+    /// Cases that failed.
     pub fn failures(&self) -> impl Iterator<Item = (&Case, &Broken)> {
         self.ended.iter().filter_map(|(case, outcome)| Some((case, outcome.as_ref().err()?)))
+    }
+
+    /// Storms that failed.
+    pub fn disasters(&self) -> impl Iterator<Item = (Storm, &Broken)> {
+        self.storms.iter().filter_map(|(storm, _, outcome)| Some((*storm, outcome.as_ref().err()?)))
     }
 
     /// Lives that were struck.
@@ -141,8 +172,12 @@ impl Results {
         text.push('\n');
         text.push_str(&self.by_fault());
         text.push_str(&self.by_sort());
+        text.push_str(&self.by_storm());
         for (case, broken) in self.failures() {
             let _ = writeln!(text, "\nFAILED {}: {}", case.options(), broken.failure);
+        }
+        for (storm, broken) in self.disasters() {
+            let _ = writeln!(text, "\nFAILED {storm}: {}", broken.failure);
         }
         text
     }
@@ -164,6 +199,26 @@ impl Results {
             let _ = writeln!(text, "| {fault} | {cases} | {passed} | {killed} | {error} | {well} |");
         }
         text.push('\n');
+        text
+    }
+
+    fn by_storm(&self) -> String {
+        if self.storms.is_empty() {
+            return String::new();
+        }
+        let mut text = "\n| storm | seeds | passed | rows |\n|---|--:|--:|--:|\n".to_owned();
+        for storm in Storm::ALL {
+            let of = || self.storms.iter().filter(|(which, ..)| *which == storm);
+            let passed: Vec<u64> =
+                of().filter_map(|(.., outcome)| Some(outcome.as_ref().ok()?.rows)).collect();
+            let _ = writeln!(
+                text,
+                "| {storm} | {} | {} | {} |",
+                of().count(),
+                passed.len(),
+                passed.iter().sum::<u64>()
+            );
+        }
         text
     }
 

@@ -3,7 +3,9 @@
 //! Needs the feature `crash-points`, and the binary `victim` and the library `staunch-shim` built beside it.
 
 use clap::Parser;
-use staunch_testing::attack::{Case, Learned, Life, SKIPPED, Strike, cases, learn, run_all, some};
+use staunch_testing::attack::{
+    Case, Learned, Life, SKIPPED, Storm, Strike, cases, learn, run_all, some, weather,
+};
 use staunch_testing::figures;
 use std::error::Error;
 use std::path::PathBuf;
@@ -33,6 +35,12 @@ struct Args {
     /// With --strike and --trace: workers of the life.
     #[arg(long, default_value_t = 2)]
     workers: u32,
+    /// Only this storm: copies, copies-without-lock, restarts, from, from-older; see --seed.
+    #[arg(long, conflicts_with_all = ["cases", "only", "result", "strike"])]
+    storm: Option<Storm>,
+    /// Besides the cases: each storm with so many seeds, from --seed on.
+    #[arg(long, default_value_t = 0)]
+    storms: u64,
     /// Only print what a life does that nobody strikes.
     #[arg(long)]
     trace: bool,
@@ -73,7 +81,9 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
         }
         return Ok(true);
     }
-    let chosen = if args.strike.is_empty() {
+    let chosen = if args.storm.is_some() {
+        Vec::new()
+    } else if args.strike.is_empty() {
         let learned = [learn(Life::First, 2, &victim)?, learn(Life::Later, 2, &victim)?];
         let mut all = cases(&learned, args.every);
         all.retain(|case| case.strikes.iter().any(|strike| strike.to_string().contains(&args.only)));
@@ -90,11 +100,23 @@ fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
 /// Runs the cases; whether all passed.
 fn attack(args: &Args, chosen: Vec<Case>, victim: &std::path::Path) -> Result<bool, Box<dyn Error>> {
     let total = chosen.len();
-    let results = run_all(chosen, args.at_once.max(1), victim, |ended, case, broken| {
+    let mut results = run_all(chosen, args.at_once.max(1), victim, |ended, case, broken| {
         if let Some(broken) = broken {
             eprintln!("\nFAILED {}: {broken}", case.options());
         }
         eprint!("\r{ended}/{total} {}\x1b[K", case.options());
+    });
+    let storms: Vec<(Storm, u64)> = match args.storm {
+        Some(storm) => vec![(storm, args.seed)],
+        None => (args.seed..args.seed + args.storms)
+            .flat_map(|seed| Storm::ALL.map(|storm| (storm, seed)))
+            .collect(),
+    };
+    results.storms = weather(storms.into_iter(), victim, |storm, seed, broken| {
+        if let Some(broken) = broken {
+            eprintln!("\nFAILED {storm}, seed {seed}: {broken}");
+        }
+        eprint!("\r{storm}, seed {seed}\x1b[K");
     });
     eprintln!();
     let text = format!("# Attack\n\n{}\n{}", figures::provenance(), results.to_markdown());
@@ -103,5 +125,6 @@ fn attack(args: &Args, chosen: Vec<Case>, victim: &std::path::Path) -> Result<bo
         std::fs::write(file, &text)
             .map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
     }
-    Ok(total > 0 && results.failures().next().is_none())
+    let done = total + results.storms.len();
+    Ok(done > 0 && results.failures().next().is_none() && results.disasters().next().is_none())
 }
