@@ -71,6 +71,19 @@ fn the_readme_shows_the_smallest_job_exactly_as_it_is_tested() {
     }
 }
 
+/// With another profile, a crate beside the checkout would compile RocksDB a second time.
+#[test]
+fn the_manifest_of_a_crate_of_ones_own_has_the_profile_of_this_workspace() {
+    let profile = |text: &str| -> Vec<String> {
+        let lines =
+            text.lines().skip_while(|line| *line != "[profile.release]").take_while(|line| *line != "```");
+        lines.filter(|line| !line.starts_with('#') && !line.is_empty()).map(str::to_owned).collect()
+    };
+    let here = profile(&read("Cargo.toml"));
+    assert!(here.len() > 3, "{here:?}");
+    assert_eq!(profile(&read("docs/first-job.md")), here, "docs/first-job.md, \"In a crate of your own\"");
+}
+
 #[test]
 fn tests_that_documents_name_exist() {
     let mut wrong = Vec::new();
