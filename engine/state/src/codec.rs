@@ -1,12 +1,15 @@
 //! How keys, namespaces and values become bytes.
 //!
 //! An entry of a snapshot section is the postcard encoding of `(K, N, Option<V>)`, `None` meaning
-//! deleted. A key of the RocksDB tier is the group (two bytes, big endian, so that a group is one
+//! deleted. All is written by [`Strict`], which refuses what could not be read again. A key of the RocksDB tier is the group (two bytes, big endian, so that a group is one
 //! range) followed by the namespace and the key; its value is the encoded `V`.
 
+use crate::error::Problem;
 use crate::key::{Namespace, StateKey, StateValue};
+use crate::strict::Strict;
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// A postcard output that appends to a buffer, so that entries follow one another without copies.
 struct Append<'a>(&'a mut Vec<u8>);
@@ -33,14 +36,40 @@ impl Flavor for Append<'_> {
 
 /// Appends the encoding of a value; on an error the buffer is as before.
 #[inline]
-pub(crate) fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> postcard::Result<()> {
-    let before = out.len();
+pub(crate) fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Problem> {
+    let (before, mut problem) = (out.len(), None);
     let mut serializer = postcard::Serializer { output: Append(out) };
-    let outcome = value.serialize(&mut serializer);
-    if outcome.is_err() {
+    let outcome = value.serialize(Strict { out: &mut serializer, problem: &mut problem });
+    outcome.map_err(|error| {
         out.truncate(before);
-    }
-    outcome
+        problem.unwrap_or(Problem::Postcard(error))
+    })
+}
+
+/// Reads one value off the front of these bytes, and writes it again: what comes out must be what was read.
+/// Returns the bytes behind it.
+pub(crate) fn read_back<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<&[u8], Problem> {
+    let (value, rest) = postcard::take_from_bytes::<T>(bytes).map_err(Problem::Unreadable)?;
+    let (read, mut again) = (&bytes[..bytes.len() - rest.len()], Vec::new());
+    append(&value, &mut again)?;
+    if same(read, &again) { Ok(rest) } else { Err(Problem::Differs) }
+}
+
+/// Whether a value comes back as it is.
+pub(crate) fn prove<T: Serialize + DeserializeOwned>(value: &T) -> Result<(), Problem> {
+    let mut bytes = Vec::new();
+    append(value, &mut bytes)?;
+    if read_back::<T>(&bytes)?.is_empty() { Ok(()) } else { Err(Problem::Differs) }
+}
+
+/// Whether two encodings may be of equal values: the same bytes, in any order, because maps that hash have none.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let count = |bytes: &[u8]| {
+        let mut counts = [0usize; 256];
+        bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+        counts
+    };
+    one == other || (one.len() == other.len() && count(one) == count(other))
 }
 
 /// Appends an entry of a section.
@@ -50,7 +79,7 @@ pub(crate) fn append_entry<K: StateKey, N: Namespace, V: StateValue>(
     ns: N,
     value: &Option<V>,
     out: &mut Vec<u8>,
-) -> postcard::Result<()> {
+) -> Result<(), Problem> {
     append(&(key, ns, value), out)
 }
 
@@ -67,7 +96,7 @@ pub(crate) fn append_spill_key<K: StateKey, N: Namespace>(
     key: &K,
     ns: N,
     out: &mut Vec<u8>,
-) -> postcard::Result<()> {
+) -> Result<(), Problem> {
     out.extend_from_slice(&group.to_be_bytes());
     append(&(ns, key), out)
 }

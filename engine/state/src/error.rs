@@ -15,6 +15,58 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// What is wrong with the way in which a type is written and read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Problem {
+    /// Postcard refused, or the type did.
+    #[error("{0}")]
+    Postcard(#[from] postcard::Error),
+    /// A field was left out, and is expected when it is read.
+    #[error(
+        "`{name}` leaves out its field `{field}` (#[serde(skip_serializing_if)]), and would be read wrongly: fields are known by their place. Remove the attribute; an empty field takes one byte"
+    )]
+    SkippedField {
+        /// The struct or variant.
+        name: &'static str,
+        /// Its field.
+        field: &'static str,
+    },
+    /// A list or map does not say how long it is.
+    #[error(
+        "a list or map does not say its length, as after #[serde(flatten)]. Keep the flattened struct as an ordinary field, and collect what has no length into a Vec or a map"
+    )]
+    UnknownLength,
+    /// A list or map is not as long as it said.
+    #[error("a list or map has another number of elements than its Serialize says")]
+    WrongLength,
+    /// What was written is not what the type reads.
+    #[error(
+        "what it writes it cannot read ({0}): its Serialize and Deserialize do not agree, as with #[serde(skip_serializing)], #[serde(skip_deserializing)], #[serde(skip)] on a variant, or different functions in #[serde(with)]. Write and read the same fields in the same order"
+    )]
+    Unreadable(postcard::Error),
+    /// It comes back as something else.
+    #[error(
+        "what it writes it reads as something else: its Serialize and Deserialize do not agree, as with #[serde(skip_serializing)], #[serde(skip_deserializing)], #[serde(skip)] on a variant, or different functions in #[serde(with)]. Write and read the same fields in the same order"
+    )]
+    Differs,
+    /// It reads only from formats that say themselves what they contain.
+    #[error(
+        "{what} can be read only from a format that describes itself, like JSON. Use an enum with ordinary variants and a struct with ordinary fields, or keep it as text: serde_json::to_string(..)"
+    )]
+    NeedsSelfDescribing {
+        /// The attribute or type that is probably the reason.
+        what: String,
+    },
+    /// Memory of a struct belongs to no field that is stored.
+    #[error(
+        "`{name}` has a field that is not stored (#[serde(skip)]) and would come back empty. Store it; or, if it can be made anew from the other fields, say so with #[serde(from = \"..\", into = \"..\")]"
+    )]
+    HiddenField {
+        /// The struct.
+        name: &'static str,
+    },
+}
+
 /// Anything that goes wrong with keyed state.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -73,7 +125,19 @@ pub enum StateError {
         /// What was being done.
         action: &'static str,
         /// Why.
-        source: postcard::Error,
+        source: Problem,
+    },
+    /// A type whose values cannot be stored: they would not come back as they were.
+    #[error("step {step}: its {role}, of type {rust}, cannot be stored: {problem}")]
+    Unfit {
+        /// The step.
+        step: String,
+        /// What the type is in it.
+        role: &'static str,
+        /// The type in Rust.
+        rust: String,
+        /// What is wrong with it.
+        problem: Problem,
     },
     /// What ordered state is sorted by has no order-preserving form, or bytes are not of one.
     #[error("step {step}: what its ordered state is sorted by cannot be kept in order: {problem}")]
@@ -160,6 +224,7 @@ impl StateError {
             | Self::Foreign { .. }
             | Self::Codec { .. }
             | Self::Order { .. }
+            | Self::Unfit { .. }
             | Self::KeyHashing { .. } => ErrorKind::Job,
             Self::Internal { .. } => ErrorKind::Internal,
         }
@@ -181,7 +246,7 @@ impl StateError {
         Self::Order { step: step.to_owned(), problem: error.to_string() }
     }
 
-    pub(crate) fn codec(step: &str, action: &'static str) -> impl FnOnce(postcard::Error) -> Self {
-        move |source| Self::Codec { step: step.to_owned(), action, source }
+    pub(crate) fn codec<E: Into<Problem>>(step: &str, action: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Codec { step: step.to_owned(), action, source: source.into() }
     }
 }

@@ -66,10 +66,12 @@ pub mod restore;
 pub mod schema;
 pub mod snapshot;
 pub mod storage;
+pub mod stored;
+mod strict;
 pub mod table;
 
 pub use directory::{Directory, DirectoryLock};
-pub use error::{ErrorKind, StateError};
+pub use error::{ErrorKind, Problem, StateError};
 pub use group::{Assignment, Groups};
 pub use key::{Namespace, StateKey, StateValue, hash_key};
 pub use memory::InMemoryStorage;

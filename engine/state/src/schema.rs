@@ -6,8 +6,13 @@ mod reader;
 mod tests;
 mod text;
 mod trace;
+#[cfg(test)]
+mod unfit_tests;
 
+use crate::error::Problem;
 use crate::key::{Namespace, StateKey, StateValue};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt::Write;
 
 /// The shape of a step's entries, one line a fact: the three types, then every struct and enum with
@@ -24,6 +29,17 @@ pub fn schema_of<K: StateKey, N: Namespace, V: StateValue>() -> String {
     let namespace = trace.explore::<N>();
     let value = trace.explore::<V>();
     text::write(&trace.found, &[("key", key), ("namespace", namespace), ("value", value)])
+}
+
+/// Why values of a type cannot be stored, as far as made-up values show it: the type that is the reason, in Rust,
+/// and what is wrong with it.
+#[must_use]
+pub fn unfit<T: Serialize + DeserializeOwned>() -> Option<(String, Problem)> {
+    let mut trace = trace::Trace::default();
+    trace.explore::<T>();
+    let (rust, problem) = trace.found.unfit?;
+    let rust = if rust.is_empty() { std::any::type_name::<T>() } else { rust };
+    Some((rust.to_owned(), problem))
 }
 
 /// A line-by-line difference: `-` lines are only in `old`, `+` lines only in `new`.

@@ -1,5 +1,6 @@
 //! What is known about types: the places where a value is read, and what is read there.
 
+use crate::error::Problem;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -32,6 +33,10 @@ pub(super) struct Place {
     pub picky: bool,
     /// Which of the made-up values is next.
     pub sample: usize,
+    /// The plain value (0, an empty text) is not accepted.
+    pub not_plain: bool,
+    /// How often it came up in passes with plain values, if it is an option, list or map.
+    pub plain: usize,
     /// How many other values were tried because this place accepted none.
     pub attempts: usize,
     /// An option, list or map that must not be empty.
@@ -84,6 +89,8 @@ pub(super) struct Variant {
     pub barred: bool,
     /// Another one is to be preferred.
     pub avoid: bool,
+    /// How often it was read with plain values.
+    pub plain: usize,
 }
 
 /// How a struct or a variant is asked for.
@@ -114,6 +121,8 @@ pub(super) struct Found {
     known: HashMap<(Kind, &'static str, &'static [&'static str], &'static str), usize>,
     /// Something was added.
     pub news: bool,
+    /// Why values of the type cannot be stored, and which type that is: the first reason that was found.
+    pub unfit: Option<(&'static str, Problem)>,
 }
 
 impl Found {
@@ -122,6 +131,11 @@ impl Found {
         let first = self.places.len();
         self.places.resize_with(first + count, Place::default);
         first..first + count
+    }
+
+    /// Notes that values of a type cannot be stored.
+    pub(super) fn refuse(&mut self, rust: &'static str, problem: Problem) {
+        self.unfit.get_or_insert((rust, problem));
     }
 
     /// Notes what is read at a place.

@@ -4,6 +4,7 @@
 
 use super::found::{Body, Content, Format, Kind};
 use super::trace::Trace;
+use crate::error::Problem;
 use serde::de::value::U32Deserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -67,12 +68,29 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn sample<T: Copy>(self, format: &'static str, samples: &[T]) -> T {
-        samples[self.trace.sample(self.place, format, samples.len())]
+    /// One of the samples; the plain one is known by its number.
+    fn sample<T: Copy>(self, format: &'static str, samples: &[T], plain: usize) -> T {
+        samples[self.trace.sample(self.place, format, samples.len(), plain)]
     }
 
-    fn refuse<T>(self, format: &'static str) -> Result<T, Refused> {
-        self.trace.found.note(self.place, Format::Plain(format));
+    /// Postcard cannot give what is asked for, and never will.
+    fn refuse<T>(self, format: &'static str, visitor: &'static str) -> Result<T, Refused> {
+        let found = &mut self.trace.found;
+        let what = match visitor {
+            _ if format == "identifier" => {
+                "`#[serde(flatten)]`, or an enum with its tag in a field (`#[serde(tag = .., content = ..)]`)"
+            }
+            _ if visitor.contains("TaggedContent") => "an enum with its tag inside (`#[serde(tag = ..)]`)",
+            _ if visitor.contains("ContentVisitor") => "`#[serde(untagged)]`",
+            _ if visitor.contains("serde_json::") => "`serde_json::Value`",
+            _ => visitor,
+        };
+        // A field of a derived type is the type's: what asks is between `for` and `>::`.
+        let asked = found.places[self.place].rust;
+        let derived = asked.split_once(" for ").and_then(|(_, of)| of.split_once(">::"));
+        let rust = derived.map_or(asked, |(of, _)| of);
+        found.refuse(rust, Problem::NeedsSelfDescribing { what: what.to_owned() });
+        found.note(self.place, Format::Plain(format));
         Err(Refused)
     }
 }
@@ -80,7 +98,7 @@ impl Reader<'_> {
 macro_rules! numbers {
     ($($method:ident $visit:ident $number:ident;)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-            visitor.$visit(self.sample(stringify!($number), &NUMBERS) as $number)
+            visitor.$visit(self.sample(stringify!($number), &NUMBERS, 1) as $number)
         })*
     };
 }
@@ -108,27 +126,27 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        visitor.visit_bool(self.sample("bool", &BOOLS))
+        visitor.visit_bool(self.sample("bool", &BOOLS, 0))
     }
 
     fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        visitor.visit_char(self.sample("char", &CHARS))
+        visitor.visit_char(self.sample("char", &CHARS, 0))
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        visitor.visit_borrowed_str(self.sample("str", &TEXTS))
+        visitor.visit_borrowed_str(self.sample("str", &TEXTS, 1))
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        visitor.visit_str(self.sample("str", &TEXTS))
+        visitor.visit_str(self.sample("str", &TEXTS, 1))
     }
 
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        visitor.visit_borrowed_bytes(self.sample("bytes", &BYTES))
+        visitor.visit_borrowed_bytes(self.sample("bytes", &BYTES, 1))
     }
 
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        visitor.visit_bytes(self.sample("bytes", &BYTES))
+        visitor.visit_bytes(self.sample("bytes", &BYTES, 1))
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
@@ -152,7 +170,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let Self { trace, place } = self;
         let inner = trace.enter(place, type_name::<V>(), Format::List);
         let places = inner.map_or(0..0, |first| first..first + 1);
-        let result = visitor.visit_seq(Parts { trace: &mut *trace, places });
+        let result = visitor.visit_seq(Parts { trace: &mut *trace, places, sizes: &mut Sizes::default() });
         if inner.is_some() {
             trace.leave();
         }
@@ -163,7 +181,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let Self { trace, place } = self;
         let inner = trace.enter(place, type_name::<V>(), Format::Map);
         let places = inner.map_or(0..0, |first| first..first + 2);
-        let result = visitor.visit_map(Parts { trace: &mut *trace, places });
+        let result = visitor.visit_map(Parts { trace: &mut *trace, places, sizes: &mut Sizes::default() });
         if inner.is_some() {
             trace.leave();
         }
@@ -204,7 +222,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let Self { trace, place } = self;
         let id = trace.found.named(place, Kind::tuple(len), name, &[], type_name::<V>());
         let Body::Struct(Content::Tuple(row)) = trace.found.types[id].body else { return Err(Refused) };
-        trace.within(id, |trace| read_row(trace, row, visitor))
+        trace.within(id, |trace| read_struct(trace, row, name, visitor))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -216,7 +234,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let Self { trace, place } = self;
         let id = trace.found.named(place, Kind::Struct, name, fields, type_name::<V>());
         let Body::Struct(Content::Fields(row)) = trace.found.types[id].body else { return Err(Refused) };
-        trace.within(id, |trace| read_row(trace, row, visitor))
+        trace.within(id, |trace| read_struct(trace, row, name, visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -231,34 +249,86 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
-        self.refuse("any")
+        self.refuse("any", type_name::<V>())
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
-        self.refuse("any")
+        self.refuse("any", type_name::<V>())
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
-        self.refuse("identifier")
+        self.refuse("identifier", type_name::<V>())
     }
 }
 
 fn read_row<'de, V: Visitor<'de>>(trace: &mut Trace, row: usize, visitor: V) -> Result<V::Value, Refused> {
+    read_sized(trace, row, visitor).map(|(value, _)| value)
+}
+
+fn read_sized<'de, V: Visitor<'de>>(
+    trace: &mut Trace,
+    row: usize,
+    visitor: V,
+) -> Result<(V::Value, Sizes), Refused> {
     let places = trace.found.rows[row].places.clone();
-    let value = visitor.visit_seq(Parts { trace: &mut *trace, places })?;
+    let mut sizes = Sizes::default();
+    let value = visitor.visit_seq(Parts { trace: &mut *trace, places, sizes: &mut sizes })?;
     trace.found.rows[row].done = true;
+    Ok((value, sizes))
+}
+
+/// [`read_row`] for a struct, and sees whether it has fields that are not read.
+fn read_struct<'de, V: Visitor<'de>>(
+    trace: &mut Trace,
+    row: usize,
+    name: &'static str,
+    visitor: V,
+) -> Result<V::Value, Refused> {
+    let (value, sizes) = read_sized(trace, row, visitor)?;
+    if is_derived(type_name::<V>()) && sizes.leave_room_in::<V::Value>() {
+        trace.found.refuse(type_name::<V::Value>(), Problem::HiddenField { name });
+    }
     Ok(value)
+}
+
+/// Whether a visitor was derived for the type itself: then it reads the type's fields as they are in memory.
+fn is_derived(visitor: &str) -> bool {
+    let of = visitor.split_once("::Deserialize").map_or("", |(_, of)| of);
+    of.contains(" for ") && of.contains("__Visitor")
+}
+
+/// Sizes in memory of the fields that were read, in their order.
+#[derive(Default)]
+struct Sizes {
+    sum: usize,
+    /// The end of the last one if they stand in their order, as in C.
+    end: usize,
+}
+
+impl Sizes {
+    fn add<T>(&mut self) {
+        self.sum += size_of::<T>();
+        self.end = self.end.next_multiple_of(align_of::<T>()) + size_of::<T>();
+    }
+
+    /// Whether a struct has more memory than these fields need in either layout: some field is not read. Very small
+    /// ones can hide where alignment leaves room.
+    fn leave_room_in<T>(&self) -> bool {
+        size_of::<T>() > self.sum.max(self.end).next_multiple_of(align_of::<T>())
+    }
 }
 
 /// Values at places that follow one another.
 struct Parts<'a> {
     trace: &'a mut Trace,
     places: Range<usize>,
+    sizes: &'a mut Sizes,
 }
 
 impl Parts<'_> {
     fn read_next<'de, T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Refused> {
         let Some(place) = self.places.next() else { return Ok(None) };
+        self.sizes.add::<T::Value>();
         self.trace.at(place, type_name::<T::Value>(), |reader| seed.deserialize(reader)).map(Some)
     }
 }

@@ -6,9 +6,14 @@
 //! shortest way. A type inside itself always takes the shortest way, so recursive types end.
 //!
 //! What it cannot know: what is behind a value that no sample is like. The pass ends there.
+//!
+//! Each value that comes out of it is written and read back, and so are some made of nothing but plain values (0,
+//! an empty text, nothing): fields are left out for such values.
 
 use super::found::{Body, Content, Format, Found, Variant};
 use super::reader::{Reader, Refused};
+use crate::codec;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::type_name;
 use std::cell::Cell;
@@ -20,6 +25,8 @@ const STEPS: u64 = 10_000_000;
 const DEPTH: usize = 100;
 /// Bound on the combinations of samples for one place that accepts none.
 const ATTEMPTS: usize = 1000;
+/// Bound on the passes with plain values.
+const PLAIN: usize = 1000;
 /// How many passes may find nothing, one after another, before the search ends.
 const IDLE: usize = 16;
 
@@ -63,24 +70,50 @@ pub(super) struct Trace {
     depth: usize,
     deepest: usize,
     failure: Option<Failure>,
+    /// How many of the types that are being read are inside themselves.
+    nested: usize,
+    /// This pass is to be of plain values.
+    plain: bool,
 }
 
 impl Trace {
     /// Finds out about a type; returns the place where its values are read.
-    pub(super) fn explore<T: DeserializeOwned>(&mut self) -> usize {
+    pub(super) fn explore<T: Serialize + DeserializeOwned>(&mut self) -> usize {
         let root = self.found.new_places(1).start;
         self.steps.set(0);
         let mut idle = 0;
         while idle < IDLE && self.steps.get() < STEPS {
-            self.found.news = false;
-            self.choices.clear();
-            self.deepest = 0;
-            self.failure = None;
-            let outcome = self.at(root, type_name::<T>(), |reader| T::deserialize(reader).map(drop));
-            let onwards = self.found.news || (outcome.is_err() && self.evade());
+            let accepted = self.pass::<T>(root);
+            let onwards = self.found.news || (!accepted && self.evade());
             idle = if onwards { 0 } else { idle + 1 };
         }
+        self.plain = true;
+        for _ in 0..PLAIN {
+            let accepted = self.pass::<T>(root);
+            let failed = self.failure.take().and_then(|failure| failure.place);
+            let other =
+                failed.is_some_and(|place| !mem::replace(&mut self.found.places[place].not_plain, true));
+            if self.steps.get() >= STEPS || !(other || (accepted && self.found.news)) {
+                break;
+            }
+        }
+        self.plain = false;
         root
+    }
+
+    /// Reads one value, and sees whether it can be stored; false if it was not accepted.
+    fn pass<T: Serialize + DeserializeOwned>(&mut self, root: usize) -> bool {
+        self.found.news = false;
+        self.choices.clear();
+        self.deepest = 0;
+        self.failure = None;
+        let outcome = self.at(root, type_name::<T>(), |reader| T::deserialize(reader));
+        if let Ok(value) = &outcome
+            && let Err(problem) = codec::prove(value)
+        {
+            self.found.refuse(type_name::<T>(), problem);
+        }
+        outcome.is_ok()
     }
 
     /// Reads a value at a place. `rust` is its type, if it is known.
@@ -114,8 +147,11 @@ impl Trace {
     }
 
     /// Notes a value without parts; returns which of so many samples it is to be.
-    pub(super) fn sample(&mut self, place: usize, format: &'static str, count: usize) -> usize {
+    pub(super) fn sample(&mut self, place: usize, format: &'static str, count: usize, plain: usize) -> usize {
         self.found.note(place, Format::Plain(format));
+        if self.plain && !self.found.places[place].not_plain {
+            return plain;
+        }
         self.choices.push(Choice::Sample(place, count));
         self.found.places[place].sample % count
     }
@@ -142,16 +178,28 @@ impl Trace {
             }
         };
         let (cut, full) = (self.found.places[place].cut, self.found.places[place].full);
-        if cut {
+        if cut || (self.plain && !full && !self.goes_into(place)) {
             return None;
         }
-        if !full && !(inner..inner + count).any(|part| self.is_open(part)) {
+        if !self.plain && !full && !(inner..inner + count).any(|part| self.is_open(part)) {
             self.choices.push(Choice::Empty(place));
             return None;
         }
         self.nameless.push(visitor);
         self.frames.push(Frame::Inside(place));
         Some(inner)
+    }
+
+    /// Whether a pass with plain values goes into an option, list or map: not the first time, and not in a type
+    /// inside itself.
+    fn goes_into(&mut self, place: usize) -> bool {
+        if self.nested > 0 {
+            return false;
+        }
+        let times = &mut self.found.places[place].plain;
+        *times += 1;
+        self.found.news |= *times <= 2;
+        *times > 1
     }
 
     /// Ends what was entered last.
@@ -167,9 +215,12 @@ impl Trace {
         read: impl FnOnce(&mut Self) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         self.found.types[id].visits += 1;
+        let nested = self.nested;
+        self.nested += usize::from(self.found.types[id].visits > 1);
         let nameless = mem::take(&mut self.nameless);
         let result = read(self);
         self.nameless = nameless;
+        self.nested = nested;
         self.found.types[id].visits -= 1;
         result
     }
@@ -183,10 +234,12 @@ impl Trace {
         let Some((variant, index)) = self.choose(id) else { return Err(Refused) };
         self.choices.push(Choice::Variant(variant));
         self.frames.push(Frame::Variant(variant));
+        let plain = self.plain;
         let chosen = &mut self.found.variants[variant];
-        chosen.tries += 1;
+        let tries = if plain { &mut chosen.plain } else { &mut chosen.tries };
+        *tries += 1;
+        self.found.news |= *tries == 1;
         chosen.visits += 1;
-        self.found.news |= chosen.tries == 1;
         let outside = mem::replace(&mut self.deepest, self.depth);
         let choices = self.choices.len();
         let result = self.within(id, |trace| read(trace, variant, index));
@@ -215,6 +268,11 @@ impl Trace {
         let lowest = finite.min_by_key(|(at, _)| (variants[*at].avoid, variants[*at].height));
         if lowest.is_some() && self.found.types[id].visits > 0 {
             return lowest.copied();
+        }
+        if self.plain {
+            let known =
+                usable.iter().filter(|(at, _)| variants[*at].visits == 0 && variants[*at].height.is_some());
+            return known.min_by_key(|(at, _)| variants[*at].plain).or(lowest).copied();
         }
         let open = usable.iter().filter(|(at, _)| {
             let mut seen = vec![false; self.found.types.len()];

@@ -7,6 +7,7 @@ use super::{FreezeMode, Frozen, Spill, Table, TableStats};
 use crate::error::StateError;
 use crate::group::Groups;
 use crate::key::{Namespace, StateKey, StateValue};
+use crate::stored;
 use std::path::{Path, PathBuf};
 
 /// A table of any kind: frozen at barriers, kept within its memory, filled from a checkpoint. Implemented
@@ -22,6 +23,13 @@ pub trait AnyTable: Fill {
 
     /// The key groups of this table, ascending.
     fn owned(&self) -> &[u16];
+
+    /// Refuses types whose values would not come back from a checkpoint as they were, as far as their shape shows
+    /// it; see [`stored::check`](crate::stored::check).
+    ///
+    /// # Errors
+    /// [`StateError::Unfit`].
+    fn check_types(&self) -> Result<(), StateError>;
 
     /// Starts a freeze of the state as it is now; see [`Table::begin_freeze`].
     ///
@@ -87,6 +95,12 @@ impl<K: StateKey, N: Namespace, V: StateValue> AnyTable for Table<K, N, V> {
 
     fn owned(&self) -> &[u16] {
         Table::owned(self)
+    }
+
+    fn check_types(&self) -> Result<(), StateError> {
+        stored::check::<K>(self.name(), "key")?;
+        stored::check::<N>(self.name(), "namespace")?;
+        stored::check::<V>(self.name(), "state")
     }
 
     fn begin_freeze(&mut self, mode: FreezeMode) -> Result<(), StateError> {

@@ -1,9 +1,9 @@
 //! Serialising a consistent state in slices, while writes go on.
 
 use super::part::{NONE, NUMBER, RECENT};
-use super::{Capture, FreezeMode, Frozen, Table};
-use crate::codec::append_entry;
-use crate::error::StateError;
+use super::{Capture, FreezeMode, Frozen, Table, proof};
+use crate::codec::{self, append_entry};
+use crate::error::{Problem, StateError};
 use crate::key::{Namespace, StateKey, StateValue};
 use std::sync::Arc;
 
@@ -99,6 +99,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                 sections.push((*group, section));
             }
         }
+        proof::prove(&mut self.proofs, &sections, codec::read_back::<(K, N, Option<V>)>).map_err(|problem| {
+            let (step, rust) = (self.config.name.clone(), std::any::type_name::<(K, N, V)>().to_owned());
+            StateError::Unfit { step, role: "state", rust, problem }
+        })?;
         self.eviction.retry();
         let capture = self.spill.as_ref().filter(|_| mode == FreezeMode::Base);
         Ok(Frozen {
@@ -119,7 +123,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     }
 
     /// One group's dirty list; true when it is done.
-    fn slice_of_delta(&mut self, group: usize, at: &mut usize, budget: &mut usize) -> postcard::Result<bool> {
+    fn slice_of_delta(&mut self, group: usize, at: &mut usize, budget: &mut usize) -> Result<bool, Problem> {
         let (part, now) = (&mut self.parts[group], self.now);
         let list = std::mem::take(&mut part.freezing);
         let end = list.len().min(at.saturating_add(*budget));
@@ -156,7 +160,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     }
 
     /// One group's places in order; true when it is done.
-    fn slice_of_base(&mut self, group: usize, at: &mut usize, budget: &mut usize) -> postcard::Result<bool> {
+    fn slice_of_base(&mut self, group: usize, at: &mut usize, budget: &mut usize) -> Result<bool, Problem> {
         let (part, now) = (&mut self.parts[group], self.now);
         let end = (part.length() as usize).min(at.saturating_add(*budget));
         if *at == 0 {
@@ -190,7 +194,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
 impl<K: StateKey, N: Namespace, V: StateValue> super::Part<K, N, V> {
     /// Appends the entry at a place to the section; it is clean afterwards.
     #[inline]
-    fn serialise(&mut self, place: u32) -> postcard::Result<()> {
+    fn serialise(&mut self, place: u32) -> Result<(), Problem> {
         let mut section = std::mem::take(&mut self.section);
         let mut outcome = Ok(());
         if let Some(entry) = self.get_mut(place) {

@@ -30,6 +30,7 @@ mod index;
 mod load;
 mod ordered;
 mod part;
+mod proof;
 mod slab;
 mod sorted;
 mod spill;
@@ -104,6 +105,8 @@ pub struct Table<K, N, V> {
     hits: u64,
     misses: u64,
     eviction: evict::Eviction,
+    /// Freezes of which something was read back.
+    proofs: usize,
     /// Serialised bytes and entries seen, for the estimate of what entries own on the heap.
     coded: (u64, u64),
 }
@@ -130,6 +133,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             hits: 0,
             misses: 0,
             eviction: evict::Eviction::default(),
+            proofs: 0,
             coded: (0, 0),
         }
     }

@@ -7,6 +7,7 @@ use crate::error::StateError;
 use crate::group::Groups;
 use crate::key::{StateKey, StateValue, hash_key};
 use crate::order::{self, OrderError};
+use crate::stored;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
@@ -366,7 +367,7 @@ fn decode<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, StateError
 }
 
 macro_rules! any_table {
-    ($table:ty, [$($bounds:tt)*]) => {
+    ($table:ty, [$($bounds:tt)*], $($role:literal: $stored:ty),*) => {
         impl<$($bounds)*> AnyTable for $table {
             fn name(&self) -> &str {
                 &self.sorted.config.name
@@ -374,6 +375,11 @@ macro_rules! any_table {
 
             fn owned(&self) -> &[u16] {
                 self.sorted.owned()
+            }
+
+            fn check_types(&self) -> Result<(), StateError> {
+                $(stored::check::<$stored>(&self.sorted.config.name, $role)?;)*
+                Ok(())
             }
 
             fn begin_freeze(&mut self, mode: FreezeMode) -> Result<(), StateError> {
@@ -425,5 +431,5 @@ macro_rules! any_table {
     };
 }
 
-any_table!(OrderedTable<K, M, V>, [K: StateKey, M: Ordered, V: StateValue]);
-any_table!(TimerTable<T, K>, [T: Ordered, K: StateKey]);
+any_table!(OrderedTable<K, M, V>, [K: StateKey, M: Ordered, V: StateValue], "key": K, "place": M, "state": V);
+any_table!(TimerTable<T, K>, [T: Ordered, K: StateKey], "time": T, "key": K);

@@ -3,6 +3,7 @@
 use super::index::Index;
 use super::slab::Slab;
 use crate::codec::append_entry;
+use crate::error::Problem;
 use crate::key::{Namespace, StateKey, StateValue, hash_key};
 use crate::prefetch::prefetch;
 
@@ -130,7 +131,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
     /// The value at a place, about to change: marked dirty for `now`, the old value serialised
     /// first if the freeze in progress still needs it.
     #[inline(always)]
-    pub(super) fn write(&mut self, place: u32, now: u32) -> postcard::Result<Option<&mut Option<V>>> {
+    pub(super) fn write(&mut self, place: u32, now: u32) -> Result<Option<&mut Option<V>>, Problem> {
         self.write_where(place, now, |_| true)
     }
 
@@ -142,7 +143,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
         key: &K,
         ns: N,
         now: u32,
-    ) -> postcard::Result<Option<&mut Option<V>>> {
+    ) -> Result<Option<&mut Option<V>>, Problem> {
         self.write_where(place, now, |entry| entry.key == *key && entry.ns == ns)
     }
 
@@ -152,7 +153,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
         place: u32,
         now: u32,
         wanted: impl FnOnce(&Entry<K, N, V>) -> bool,
-    ) -> postcard::Result<Option<&mut Option<V>>> {
+    ) -> Result<Option<&mut Option<V>>, Problem> {
         let Some(entry) = self.slab.get_mut(place).filter(|entry| wanted(entry)) else {
             return Ok(None);
         };

@@ -1,10 +1,10 @@
 //! Serialising a consistent state in slices, while writes go on.
 
+use super::part::{self, NUMBER};
 use super::Sorted;
-use super::part::NUMBER;
 use crate::error::StateError;
 use crate::key::StateValue;
-use crate::table::{Capture, FreezeMode, Frozen};
+use crate::table::{Capture, FreezeMode, Frozen, proof};
 use std::sync::Arc;
 
 /// Where the freeze in progress stands.
@@ -69,6 +69,10 @@ impl<V: StateValue> Sorted<V> {
                 sections.push((*group, section));
             }
         }
+        proof::prove(&mut self.proofs, &sections, part::read_back::<V>).map_err(|problem| {
+            let (step, rust) = (self.config.name.clone(), std::any::type_name::<V>().to_owned());
+            StateError::Unfit { step, role: "state", rust, problem }
+        })?;
         self.eviction.retry();
         let capture = self.spill.as_ref().filter(|_| mode == FreezeMode::Base);
         Ok(Frozen {

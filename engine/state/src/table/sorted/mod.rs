@@ -50,6 +50,8 @@ pub(super) struct Sorted<V> {
     eviction: evict::Eviction,
     /// Serialised bytes and entries seen, for the estimate of what entries own on the heap.
     coded: (u64, u64),
+    /// Freezes of which something was read back.
+    proofs: usize,
     hash_of: HashOf,
 }
 
@@ -73,6 +75,7 @@ impl<V: StateValue> Sorted<V> {
             misses: 0,
             eviction: evict::Eviction::default(),
             coded: (0, 0),
+            proofs: 0,
             hash_of,
         }
     }

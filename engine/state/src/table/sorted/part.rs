@@ -2,6 +2,7 @@
 
 use super::key::Key;
 use crate::codec;
+use crate::error::Problem;
 use crate::key::StateValue;
 use crate::table::part::Bytes;
 use std::collections::BTreeMap;
@@ -101,7 +102,7 @@ impl<V: StateValue> Part<V> {
         key: &[u8],
         now: u32,
         f: F,
-    ) -> postcard::Result<Result<R, F>> {
+    ) -> Result<Result<R, F>, Problem> {
         let Some(entry) = self.live.get_mut(key) else { return Ok(Err(f)) };
         let number = entry.meta & NUMBER;
         if number != now {
@@ -148,7 +149,7 @@ impl<V: StateValue> Part<V> {
         value: Option<V>,
         stored: bool,
         now: u32,
-    ) -> postcard::Result<()> {
+    ) -> Result<(), Problem> {
         let tombstone = self.gone.get(key).copied();
         match (value, tombstone) {
             (None, None) if stored => {
@@ -191,7 +192,7 @@ impl<V: StateValue> Part<V> {
         at: &mut usize,
         budget: &mut usize,
         now: u32,
-    ) -> postcard::Result<bool> {
+    ) -> Result<bool, Problem> {
         let list = std::mem::take(&mut self.freezing);
         let end = list.len().min(at.saturating_add(*budget));
         for key in &list[*at..end] {
@@ -223,7 +224,7 @@ impl<V: StateValue> Part<V> {
     }
 
     /// A slice of a base; true when the group is done.
-    pub(super) fn slice_of_base(&mut self, budget: &mut usize, now: u32) -> postcard::Result<bool> {
+    pub(super) fn slice_of_base(&mut self, budget: &mut usize, now: u32) -> Result<bool, Problem> {
         if std::mem::take(&mut self.gone_pending) {
             *budget = budget.saturating_sub(self.gone.len()).max(1);
             self.tombstones_of_base(now)?;
@@ -249,7 +250,7 @@ impl<V: StateValue> Part<V> {
     }
 
     /// Tombstones hide spilled values; a base without spilled values needs none.
-    fn tombstones_of_base(&mut self, now: u32) -> postcard::Result<()> {
+    fn tombstones_of_base(&mut self, now: u32) -> Result<(), Problem> {
         let spilled = self.spilled;
         for (key, meta) in &mut self.gone {
             if *meta != now && spilled {
@@ -265,7 +266,7 @@ impl<V: StateValue> Part<V> {
 }
 
 /// Appends an entry of a section: the length of the key, the key, the value.
-fn append_entry<V: StateValue>(key: &[u8], value: &Option<V>, section: &mut Bytes) -> postcard::Result<()> {
+fn append_entry<V: StateValue>(key: &[u8], value: &Option<V>, section: &mut Bytes) -> Result<(), Problem> {
     let before = section.bytes.len();
     codec::append(&(key.len() as u64), &mut section.bytes)?;
     section.bytes.extend_from_slice(key);
@@ -284,4 +285,12 @@ pub(super) fn take_entry<V: StateValue>(bytes: &[u8]) -> postcard::Result<(&[u8]
     let (key, rest) = rest.split_at_checked(length).ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
     let (value, rest) = postcard::take_from_bytes(rest)?;
     Ok((key, value, rest))
+}
+
+/// Sees whether the value of the entry at the front of a section comes back as it is; returns the rest.
+pub(super) fn read_back<V: StateValue>(bytes: &[u8]) -> Result<&[u8], Problem> {
+    let (length, rest): (u64, &[u8]) = postcard::take_from_bytes(bytes)?;
+    let length = usize::try_from(length).map_err(|_| Problem::Differs)?;
+    let (_, rest) = rest.split_at_checked(length).ok_or(Problem::Differs)?;
+    codec::read_back::<Option<V>>(rest)
 }
