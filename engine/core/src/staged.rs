@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use staunch_checkpoint::{CheckpointId, Committable, Generation};
 use staunch_state::storage::{Storage, StorageError};
+use staunch_state::stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::marker::PhantomData;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 
 /// A chunk of staged rows is put into the storage when it has this size; an epoch may have many.
 const CHUNK_BYTES: usize = 8 << 20;
+/// Rows of each writer that are read back as they are staged.
+const READ_BACK: u64 = 64;
 /// Checkpoints of one instance that a committer remembers, to tell a repetition from a wrong order.
 const REMEMBERED: usize = 128;
 
@@ -268,6 +271,7 @@ impl<T: StagedTarget> Sink for Staged<T> {
     }
 
     async fn committer(&self, context: &SinkContext) -> Result<Self::Committer> {
+        stored::check::<T::Row>(&context.sink, "staged row")?;
         let (target, context) = (Arc::clone(&self.target), context.clone());
         Ok(StagedCommitter { target, context, connection: None, done: BTreeMap::new() })
     }
@@ -287,6 +291,19 @@ pub struct StagedWriter<T> {
 }
 
 impl<T: StagedTarget> StagedWriter<T> {
+    /// Adds a row to the open chunk. The first ones are read back: another life may have to.
+    fn stage(&mut self, row: &T::Row) -> Result<()> {
+        let before = self.open.len();
+        let mut staged = stored::append(row, &mut self.open);
+        if staged.is_ok() && self.put == 0 && self.open_rows < READ_BACK {
+            staged = stored::read_back::<T::Row>(&self.open[before..]).map(drop);
+        }
+        staged.map_err(|problem| {
+            let (sink, rust) = (&self.context.sink, std::any::type_name::<T::Row>());
+            Error::job(format!("sink `{sink}`: its row, of type {rust}, cannot be staged: {problem}"))
+        })
+    }
+
     async fn put_chunk(&mut self) -> Result<()> {
         let SinkContext { sink, instance, generation, storage, .. } = self.context.clone();
         let name = format!("{}{:010}-{instance:04}-g{generation}", folder(&sink), self.put);
@@ -310,8 +327,7 @@ impl<T: StagedTarget> SinkWriter for StagedWriter<T> {
     async fn write(&mut self, records: Vec<T::Record>) -> Result<()> {
         for record in records {
             let row = self.target.row(record)?;
-            self.open = postcard::to_extend(&row, std::mem::take(&mut self.open))
-                .map_err(|e| Error::job("a record cannot be staged for the sink").caused_by(e))?;
+            self.stage(&row)?;
             self.open_rows += 1;
             if self.open.len() >= CHUNK_BYTES {
                 self.put_chunk().await?;

@@ -29,16 +29,18 @@ pub struct RestoreStats {
 
 /// Loads the groups that `table` owns from the shards of a step, all of them: those of other groups
 /// are recognised and left alone. The table must be new. Every file, or part of a file, is verified
-/// before any record of it is used.
+/// before any record of it is used. Types that could not be stored again are refused first: a table comes by here
+/// before it gets its first value.
 ///
 /// # Errors
-/// A file is damaged, foreign, missing or of a newer format, an entry does not decode or does not
+/// A type cannot be stored, a file is damaged, foreign, missing or of a newer format, an entry does not decode or does not
 /// belong to its group, or a local disk failed. The table is then unusable.
 pub fn restore_table(
     table: &mut dyn AnyTable,
     storage: &dyn Storage,
     shards: &[Shard],
 ) -> Result<RestoreStats, StateError> {
+    table.check_types()?;
     restore(table, storage, shards).map_err(|error| match error {
         StateError::Storage(StorageError::NotFound { name, place }) => {
             StateError::Missing { file: name, place }

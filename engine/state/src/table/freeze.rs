@@ -99,10 +99,12 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                 sections.push((*group, section));
             }
         }
-        proof::prove(&mut self.proofs, &sections, codec::read_back::<(K, N, Option<V>)>).map_err(|problem| {
-            let (step, rust) = (self.config.name.clone(), std::any::type_name::<(K, N, V)>().to_owned());
-            StateError::Unfit { step, role: "state", rust, problem }
-        })?;
+        proof::prove(&mut self.proofs, &sections, codec::read_back::<(K, N, Option<V>)>).map_err(
+            |problem| {
+                let (step, rust) = (self.config.name.clone(), std::any::type_name::<(K, N, V)>().to_owned());
+                StateError::Unfit { step, role: "state", rust, problem }
+            },
+        )?;
         self.eviction.retry();
         let capture = self.spill.as_ref().filter(|_| mode == FreezeMode::Base);
         Ok(Frozen {

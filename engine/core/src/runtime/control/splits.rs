@@ -2,6 +2,7 @@
 
 use crate::context::SourceContext;
 use crate::error::{Error, Result};
+use crate::runtime::steps::as_json::to_json;
 use crate::source::{Revisit, Source};
 use serde_json::Value;
 use staunch_checkpoint::SplitPart;
@@ -35,9 +36,7 @@ impl Enumerator {
                 splits
                     .into_iter()
                     .map(|(id, split)| {
-                        let split = serde_json::to_value(split).map_err(|e| {
-                            Error::internal(format!("split {id} cannot be written as JSON")).caused_by(e)
-                        })?;
+                        let split = to_json(&id, "description", &split, &mut None)?;
                         Ok((id, split))
                     })
                     .collect()

@@ -5,6 +5,7 @@
 //! goes through the process it is in.
 
 pub(super) mod alignment;
+pub(crate) mod as_json;
 mod container;
 pub(super) mod marks;
 pub(super) mod routing;

@@ -1,5 +1,6 @@
 //! One split at one source instance: opening it, reading it, its event time, its place in checkpoints.
 
+use super::as_json::to_json;
 use crate::context::SourceContext;
 use crate::error::{Error, Result};
 use crate::runtime::process::shared::Shared;
@@ -35,6 +36,8 @@ pub(crate) struct Split<S: Source> {
     idle: Option<(Instant, Instant)>,
     /// Positions at checkpoints that are not known to be decided.
     undecided: VecDeque<(CheckpointId, S::Position)>,
+    /// Shapes of the last description and the last position that were written.
+    shapes: (Option<u64>, Option<u64>),
 }
 
 /// Event time of some splits together.
@@ -69,6 +72,7 @@ impl<S: Source> Split<S> {
             latest: part.max_event_time_ms,
             idle: None,
             undecided: VecDeque::new(),
+            shapes: (None, None),
             id: part.id,
         })
     }
@@ -117,7 +121,10 @@ impl<S: Source> Split<S> {
         let Reader::Opening(receiver, since) = &self.reader else { return Ok(()) };
         match receiver.try_recv() {
             Ok(opened) => {
-                self.reader = Reader::Open(opened?);
+                let reader = opened?;
+                // Before a record is read, so that it is not found out by the first checkpoint.
+                to_json(&self.id, "position", &reader.position(), &mut self.shapes.1)?;
+                self.reader = Reader::Open(reader);
                 crate::crash::pass("recovery.split_opened");
             }
             // The task may block its thread, so nobody waits for it.
@@ -180,19 +187,18 @@ impl<S: Source> Split<S> {
 
     /// What goes into the checkpoint.
     pub(crate) fn checkpoint(&mut self, checkpoint: CheckpointId) -> Result<SplitPart> {
-        let json =
-            |e| Error::internal(format!("split {}: it cannot be written as JSON", self.id)).caused_by(e);
-        let position = self.position();
+        let (position, finished) = (self.position(), self.is_finished());
+        let (id, shapes) = (&self.id, &mut self.shapes);
         let mut part = SplitPart {
-            id: self.id.clone(),
-            split: serde_json::to_value(&self.description).map_err(json)?,
-            position: position.as_ref().map(serde_json::to_value).transpose().map_err(json)?,
-            finished: self.is_finished(),
+            id: id.clone(),
+            split: to_json(id, "description", &self.description, &mut shapes.0)?,
+            position: position.as_ref().map(|at| to_json(id, "position", at, &mut shapes.1)).transpose()?,
+            finished,
             max_event_time_ms: self.latest,
         };
         let position = if crate::crash::bug("positions_late") {
             let before = self.undecided.back().map(|(_, before)| before.clone());
-            part.position = before.as_ref().map(serde_json::to_value).transpose().map_err(json)?;
+            part.position = before.map(|at| to_json(id, "position", &at, &mut shapes.1)).transpose()?;
             part.finished = false;
             position
         } else {

@@ -1,7 +1,7 @@
 //! Serialising a consistent state in slices, while writes go on.
 
-use super::part::{self, NUMBER};
 use super::Sorted;
+use super::part::{self, NUMBER};
 use crate::error::StateError;
 use crate::key::StateValue;
 use crate::table::{Capture, FreezeMode, Frozen, proof};
