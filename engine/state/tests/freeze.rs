@@ -74,3 +74,30 @@ proptest! {
         prop_assert_eq!(&chain, &now);
     }
 }
+
+#[test]
+fn a_table_over_its_budget_wants_a_checkpoint_when_all_of_it_is_dirty_and_not_after_one() {
+    let (groups, folder) = (Groups::new(5), tempfile::tempdir().unwrap());
+    let mut table: Table<u64, (), u64> = Table::new(TableConfig {
+        name: "numbers".to_owned(),
+        groups,
+        owned: Assignment::even(groups, 1).of_worker(0).collect(),
+        memory_budget_bytes: 10_000,
+        spill_dir: folder.path().to_owned(),
+        spill: SpillShared::new(1 << 20, 1 << 20),
+    });
+    let write = |table: &mut Table<u64, (), u64>, keys: std::ops::Range<u64>| {
+        let mut items: Vec<u64> = keys.collect();
+        let hashes: Vec<u64> = items.iter().map(hash_key).collect();
+        table.update_batch(&hashes, &mut items, |key| (key, ()), |key, value| *value = Some(key)).unwrap();
+        while table.maintain().unwrap() {}
+    };
+    write(&mut table, 0..100);
+    assert!(!table.wants_checkpoint(), "{:?}", table.stats());
+    write(&mut table, 100..1000);
+    assert!(table.wants_checkpoint(), "{:?}", table.stats());
+    table.begin_freeze(FreezeMode::Delta).unwrap();
+    assert!(!table.wants_checkpoint());
+    assert_eq!(table.take_frozen().unwrap().entries(), 1000);
+    assert!(!table.wants_checkpoint());
+}

@@ -61,6 +61,10 @@ pub trait AnyTable: Fill {
     /// The RocksDB tier failed, or a value could not be serialised.
     fn maintain(&mut self) -> Result<bool, StateError>;
 
+    /// Whether the memory budget is exceeded and only a checkpoint can help: all that is in memory has changed since
+    /// the last freeze, so nothing may move. Known after [`AnyTable::maintain`].
+    fn wants_checkpoint(&self) -> bool;
+
     /// Current figures.
     fn stats(&self) -> TableStats;
 }
@@ -121,6 +125,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> AnyTable for Table<K, N, V> {
 
     fn maintain(&mut self) -> Result<bool, StateError> {
         Table::maintain(self)
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        Table::wants_checkpoint(self)
     }
 
     fn stats(&self) -> TableStats {

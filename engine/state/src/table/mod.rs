@@ -15,7 +15,8 @@
 //! and none while a base is being frozen or hard-linked. Both follow from one rule: RocksDB must never
 //! hold a value newer than the base that copies it. A clean value is in a frozen section already, so
 //! it belongs to every later base; a dirty one would leak into a base whose epoch it is not part of.
-//! If all is dirty, the budget is exceeded until the next checkpoint: that is the price.
+//! If all is dirty, the budget is exceeded until the next checkpoint, and the table says that it wants one
+//! ([`Table::wants_checkpoint`]).
 //!
 //! Memory shadows RocksDB: an entry that is loaded back stays in RocksDB too, possibly outdated.
 //!

@@ -402,6 +402,10 @@ macro_rules! any_table {
                 self.sorted.maintain()
             }
 
+            fn wants_checkpoint(&self) -> bool {
+                self.sorted.wants_checkpoint()
+            }
+
             fn stats(&self) -> TableStats {
                 self.sorted.stats()
             }

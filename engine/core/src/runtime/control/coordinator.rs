@@ -69,6 +69,10 @@ struct State {
     /// A drain was asked for, and waits for the undecided checkpoint: that one would have the watermark
     /// of the end beside positions in the middle.
     drain_due: bool,
+    /// State waits for a checkpoint to move to disk; the next one does not wait for its time.
+    memory_full: bool,
+    /// It was said that without checkpoints nothing can move.
+    warned: bool,
     /// Deletions under way.
     expiring: Vec<JoinHandle<()>>,
     over: Option<Result<Outcome>>,
@@ -99,6 +103,8 @@ impl Driver {
             last_progress: (now, 0),
             ending: false,
             drain_due: false,
+            memory_full: false,
+            warned: false,
             expiring: Vec::new(),
             over: None,
         };
@@ -157,6 +163,7 @@ impl Driver {
                 let nobody = || Error::internal("the job failed and nobody said why");
                 return Some(Err(self.shared.take_failure().unwrap_or_else(nobody)));
             }
+            Some(Input::Message(Message::MemoryFull(step))) => self.memory_full(&step),
             Some(Input::Request(request)) => self.requested(request),
             None => {}
         }
@@ -231,6 +238,18 @@ impl Driver {
         }
     }
 
+    fn memory_full(&mut self, step: &str) {
+        if self.shared.config.checkpoint_every.is_some() {
+            self.state.memory_full = true;
+        } else if !std::mem::replace(&mut self.state.warned, true) {
+            tracing::warn!(
+                step,
+                "state exceeds its memory, and without checkpoints nothing of it can move to disk: memory grows until the \
+                 job ends. Give it more with --state-memory, or take checkpoints with --checkpoint-every"
+            );
+        }
+    }
+
     fn next_wake(&self) -> Instant {
         let timeout = self.state.undecided.map(|(_, since)| since + self.shared.config.checkpoint_timeout);
         let look_around = wall_clock::now() + LOOK_AROUND;
@@ -254,6 +273,13 @@ impl Driver {
             // Prepared output waits for its commits in memory and in every manifest.
             let backlog = self.protocol.committables_pending() >= MOST_PENDING;
             if anything_new && !backlog && !self.state.ending {
+                self.feed(Event::Trigger(Kind::Periodic));
+            }
+        }
+        if self.state.memory_full && !self.state.ending && self.protocol.undecided().is_none() {
+            self.state.memory_full = false;
+            if self.protocol.committables_pending() < MOST_PENDING {
+                tracing::debug!("state exceeds its memory; taking a checkpoint early");
                 self.feed(Event::Trigger(Kind::Periodic));
             }
         }

@@ -32,6 +32,8 @@ pub(crate) enum Message {
     Started,
     /// A worker or a task failed; the reason is in [`Shared`].
     Failed,
+    /// State of a step exceeds its memory, and has changed too much since the last checkpoint to move to disk.
+    MemoryFull(String),
     /// A commit was done; what it took, for metrics.
     CommitTook(f64),
 }

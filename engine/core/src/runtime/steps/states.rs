@@ -10,12 +10,13 @@
 use crate::batch::BATCH_RECORDS;
 use crate::crash;
 use crate::error::Result;
-use crate::runtime::process::shared::Shared;
+use crate::runtime::process::shared::{Message, Shared};
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
 use staunch_state::{
     AnyTable, Namespace, PersistedShard, Persister, StateError, StateKey, StateValue, Table, TableConfig,
     TableStats, restore_table,
 };
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,6 +57,8 @@ pub(crate) struct States {
     freezing: Option<Freezing>,
     restored: bool,
     watermark: Option<i64>,
+    /// A checkpoint was asked for since the last one began.
+    asked: Cell<bool>,
 }
 
 struct Opened {
@@ -82,6 +85,7 @@ impl States {
             freezing: None,
             restored: false,
             watermark: None,
+            asked: Cell::new(false),
         }
     }
 
@@ -143,6 +147,7 @@ impl States {
             tables.table(at).begin_freeze(opened.persister.next_mode())?;
         }
         self.freezing = Some(Freezing { checkpoint, watermark, done: 0 });
+        self.asked.set(false);
         self.observe_stall(began);
         Ok(())
     }
@@ -193,11 +198,17 @@ impl States {
         }
     }
 
-    /// Keeps the memory of all tables within its budget; true if more is to be done now.
+    /// Keeps the memory of all tables within its budget, and asks for a checkpoint if only that helps; true if more is to be done now.
     pub(crate) fn maintain(&self, tables: &mut dyn Tables) -> Result<bool> {
         let mut more = false;
         for at in 0..self.opened.len() {
-            more |= tables.table(at).maintain()?;
+            let table = tables.table(at);
+            more |= table.maintain()?;
+            if table.wants_checkpoint() && !self.asked.replace(true) {
+                let full = Message::MemoryFull(self.opened[at].name.clone());
+                // After a failure nobody listens, and that is fine.
+                let _ = self.shared.coordinator.send(full);
+            }
         }
         Ok(more)
     }

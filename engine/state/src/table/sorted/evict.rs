@@ -62,6 +62,13 @@ impl<V: StateValue> Sorted<V> {
         Ok(!self.eviction.blocked && self.memory_bytes() > target)
     }
 
+    /// Whether the budget is exceeded and only a freeze can help, because all that is in memory is dirty. Known
+    /// after `maintain`.
+    #[must_use]
+    pub(in super::super) fn wants_checkpoint(&self) -> bool {
+        self.eviction.active && self.eviction.blocked && !self.is_freezing()
+    }
+
     /// Estimated memory in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.entries * self.entry_bytes()
