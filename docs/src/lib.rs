@@ -27,6 +27,9 @@ pub mod event_time {}
 #[doc = include_str!("../state.md")]
 pub mod state {}
 
+#[doc = include_str!("../files.md")]
+pub mod files {}
+
 #[doc = include_str!("../writing-a-source.md")]
 pub mod writing_a_source {}
 

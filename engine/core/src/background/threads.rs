@@ -65,8 +65,8 @@ struct State {
     threads: usize,
     /// Threads that have nothing to do.
     resting: usize,
-    /// Whether one of them looks after `later`.
-    has_watch: bool,
+    /// Until when the one of them sleeps that looks after `later`.
+    watch: Option<Instant>,
     /// Whether a thread looks after readers that wait for long.
     has_guard: bool,
 }
@@ -136,7 +136,7 @@ impl Threads {
             if let Some((_, task)) = state.ready.pop_front() {
                 rest = None;
                 // Whoever rests goes on with the others.
-                let is_more = !state.ready.is_empty() || (!state.later.is_empty() && !state.has_watch);
+                let is_more = !state.ready.is_empty() || (!state.later.is_empty() && state.watch.is_none());
                 if state.resting > 0 && is_more {
                     self.work.notify_one();
                 }
@@ -166,18 +166,20 @@ impl Threads {
 
     /// Waits for work. One of those who wait looks after the tasks that are due later.
     fn rest<'l>(&'l self, mut state: MutexGuard<'l, State>, now: Instant) -> MutexGuard<'l, State> {
-        let is_watch = !state.has_watch && !state.later.is_empty();
-        let due = state.later.peek().filter(|_| is_watch).map(|due| due.0.duration_since(now));
+        let first = state.later.peek().map(|due| due.0);
+        let watch = first.filter(|first| state.watch.is_none_or(|watch| *first < watch));
         let is_spare = state.threads > self.least;
         state.resting += 1;
-        state.has_watch |= is_watch;
-        let wait = due.or(is_spare.then_some(SPARE_WAIT));
+        state.watch = watch.or(state.watch);
+        let wait = watch.map(|first| first.duration_since(now)).or(is_spare.then_some(SPARE_WAIT));
         state = match wait {
             Some(wait) => self.work.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
             None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
         };
         state.resting -= 1;
-        state.has_watch &= !is_watch;
+        if watch.is_some() && state.watch == watch {
+            state.watch = None;
+        }
         state
     }
 
