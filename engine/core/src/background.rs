@@ -177,7 +177,7 @@ impl<R: BlockingReader> Ahead<R> {
     fn caught<A>(&self, work: impl FnOnce() -> Result<A>) -> Result<A> {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let text = panic_text(&*panic);
-            Err(Error::internal(format!("the reader of {} panicked: {text}", self.name)))
+            Err(Error::job(format!("the reader of {} panicked: {text}", self.name)))
         })
     }
 

@@ -199,6 +199,14 @@ pub enum StateError {
         /// The lock file.
         path: PathBuf,
     },
+    /// No thread could be started.
+    #[error("step {step}: cannot start a thread for its state files: {source}")]
+    NoThread {
+        /// The step.
+        step: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A rule between the callers of this crate was broken.
     #[error("step {step}: internal error: {problem}")]
     Internal {
@@ -214,9 +222,11 @@ impl StateError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Storage(_) | Self::Spill { .. } | Self::Io { .. } | Self::AlreadyRunning { .. } => {
-                ErrorKind::External
-            }
+            Self::Storage(_)
+            | Self::Spill { .. }
+            | Self::Io { .. }
+            | Self::NoThread { .. }
+            | Self::AlreadyRunning { .. } => ErrorKind::External,
             Self::NoSpill { .. }
             | Self::Damaged { .. }
             | Self::Missing { .. }

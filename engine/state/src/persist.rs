@@ -147,7 +147,7 @@ impl Persister {
         let thread = std::thread::Builder::new()
             .name(format!("persist {step}"))
             .spawn(move || hand.queue.into_iter().for_each(|job| hand.chain.run(job)))
-            .map_err(|error| StateError::internal(step, format!("start a thread: {error}")))?;
+            .map_err(|source| StateError::NoThread { step: step.clone(), source })?;
         persister.thread = Some(thread);
         Ok(persister)
     }

@@ -1,6 +1,6 @@
 //! The command line that every job has.
 
-use crate::{http, signals};
+use crate::{http, output, signals};
 use clap::{Args, Parser, ValueEnum};
 use staunch_core::error::Kind;
 use staunch_core::{Controls, Error, Guarantee, Job, Metrics, Outcome, Result, RunConfig, StartFrom};
@@ -173,15 +173,17 @@ where
     if command == "plan" || command == "run" {
         args.remove(1);
     }
-    let result = if command == "plan" {
-        print_plan(build, &PlanArgs::parse_from(args))
-    } else {
-        run(build, RunArgs::parse_from(args))
-    };
+    let result = output::caught(|| {
+        if command == "plan" {
+            print_plan(build, &PlanArgs::parse_from(args))
+        } else {
+            run(build, RunArgs::parse_from(args))
+        }
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::say(&format!("error: {error}"));
             ExitCode::from(match error.kind() {
                 Kind::Job => EXIT_JOB,
                 Kind::External => EXIT_EXTERNAL,
@@ -202,8 +204,7 @@ where
         (_, true) => plan.to_dot(),
         _ => plan.to_text(),
     };
-    println!("{}", text.trim_end());
-    Ok(())
+    output::print(text.trim_end())
 }
 
 fn run<A, B>(build: B, args: RunArgs<A>) -> Result<()>
@@ -260,7 +261,7 @@ fn start_log(format: LogFormat) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(output::Log::default)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // Refused only if the program has set up a log of its own, which is then the one to use.
@@ -268,6 +269,7 @@ fn start_log(format: LogFormat) {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+    output::log_panics();
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@
 
 mod cli;
 mod http;
+mod output;
 mod signals;
 
 pub use cli::main;

@@ -1,7 +1,12 @@
-//! Exit codes that no ordinary run shows: 3 and 130. (The others: `refusals.rs`, `disk_full.rs`, `signals.rs`.)
+//! Exit codes that no ordinary run shows: 3 and 130, those of programs that go wrong, and of processes that cannot say
+//! how they end. (The others: `refusals.rs`, `disk_full.rs`, `signals.rs`.)
 
-use crate::support::{Case, ended, example, signal, wait_for_log};
+use crate::support::{Case, LONGEST, ended, example, signal, wait_for_log};
+use jobs::running::until;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
+use std::process::Stdio;
 
 #[test]
 fn a_bug_in_a_connector_ends_the_job_with_3_and_asks_to_be_reported() {
@@ -40,4 +45,103 @@ fn a_second_signal_while_a_job_stops_ends_it_with_130_and_the_rerun_continues() 
         assert!(again.log.contains("\"restoring"), "it began from nothing: {}", again.log);
         case.assert_batch_result();
     }
+}
+
+fn misbehaving() -> Option<Case> {
+    Some(Case::new(example("misbehaving")?, PathBuf::new()).with_input("lines.txt", "one\ntwo\n"))
+}
+
+#[test]
+fn a_program_that_panics_while_it_builds_its_graph_ends_with_2_and_its_text() {
+    let Some(case) = misbehaving() else { return };
+    let ended = case.run("--what build-panics");
+    assert_eq!(ended.code, Some(2), "{}", ended.log);
+    let last = ended.log.lines().last().unwrap();
+    assert_eq!(last, "error: the program panicked while it built the graph: no columns are configured");
+    // The panic itself is an entry of the log, and says where.
+    let panic = ended.log.lines().find(|line| line.starts_with('{') && line.contains("panicked"));
+    assert!(panic.is_some_and(|line| line.contains("misbehaving.rs:")), "{}", ended.log);
+}
+
+#[test]
+fn a_program_that_builds_another_graph_each_time_ends_with_2_and_advice_and_no_panic() {
+    let Some(case) = misbehaving() else { return };
+    for workers in 1..=3 {
+        let ended = case.run(&format!("--what other-graph --workers {workers}"));
+        assert_eq!(ended.code, Some(2), "{}", ended.log);
+        let last = ended.log.lines().last().unwrap();
+        for word in ["error: the program builds another graph", "`counts`", "map", "a HashMap"] {
+            assert!(last.contains(word), "no {word:?}: {last}");
+        }
+        assert!(!ended.log.contains("panicked"), "{}", ended.log);
+    }
+}
+
+#[test]
+fn a_reader_that_panics_on_its_own_thread_ends_the_job_with_2_and_its_text() {
+    let Some(case) = misbehaving() else { return };
+    let ended = case.run("--what reader-panics --workers 2");
+    assert_eq!(ended.code, Some(2), "{}", ended.log);
+    let last = ended.log.lines().last().unwrap();
+    for word in ["error: ", "step `lines`", "the reader panicked", "a line without a colon"] {
+        assert!(last.contains(word), "no {word:?}: {last}");
+    }
+}
+
+#[test]
+fn a_job_whose_standard_error_is_closed_goes_on_and_ends_with_its_own_code() {
+    let Some(program) = example("follow_lines") else { return };
+    let case = Case::new(program, PathBuf::new()).with_input("lines.txt", "one\n");
+    let mut command = case.command("--checkpoint-every 20ms");
+    command.env("RUST_LOG", "debug").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut job = command.spawn().unwrap();
+    // Whoever read the log goes away after a line.
+    let mut log = BufReader::new(job.stderr.take().unwrap());
+    log.read_line(&mut String::new()).unwrap();
+    drop(log);
+    let lines = |count: usize| until(LONGEST, || (case.lines().len() >= count).then_some(()));
+    assert!(lines(1).is_some(), "nothing is published");
+    File::options().append(true).open(&case.input).unwrap().write_all(b"two\n").unwrap();
+    assert!(lines(2).is_some(), "it does not go on");
+    // SAFETY: kill(2) takes no pointers; the process is our child and not waited for yet.
+    assert_eq!(unsafe { libc::kill(job.id() as libc::pid_t, libc::SIGTERM) }, 0);
+    let status = until(LONGEST, || job.try_wait().unwrap()).expect("the job ends");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn an_error_that_cannot_be_written_keeps_its_exit_code() {
+    let case = Case::flights();
+    for code in [2, 0] {
+        let arguments = if code == 2 { "--input nothing" } else { "" };
+        let mut full = case.command(arguments);
+        full.stderr(File::options().write(true).open("/dev/full").unwrap());
+        assert_eq!(full.status().unwrap().code(), Some(code));
+        fs::remove_dir_all(case.checkpoints()).unwrap();
+        let _ = fs::remove_dir_all(case.output());
+        let mut closed = case.command(arguments);
+        closed.stderr(Stdio::piped());
+        let mut child = closed.spawn().unwrap();
+        drop(child.stderr.take());
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+    case.assert_batch_result();
+}
+
+#[test]
+fn a_plan_that_nobody_reads_to_its_end_is_no_error_and_one_that_cannot_be_written_is_1() {
+    let case = Case::flights();
+    let plan = |stdout: Stdio| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_flight_delays"));
+        command.arg("plan").arg("--input").arg(&case.input).arg("--output").arg(case.output());
+        command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut closed = plan(Stdio::piped());
+    drop(closed.stdout.take());
+    assert_eq!(closed.wait().unwrap().code(), Some(0));
+    let full = plan(File::options().write(true).open("/dev/full").unwrap().into());
+    let full = full.wait_with_output().unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    let error = String::from_utf8(full.stderr).unwrap();
+    assert!(error.contains("cannot print to standard output"), "{error}");
 }

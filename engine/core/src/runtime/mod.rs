@@ -30,12 +30,13 @@ pub(crate) use steps::stateful::stateful;
 pub(crate) use steps::transform::{Emitter, each_batch, union};
 
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::place::check_steps;
 use crate::plan::Plan;
 use life::worker::Registry;
 use process::tick::Tick;
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use timely::communication::Allocator;
 use timely::communication::allocator::thread::Thread;
@@ -52,8 +53,13 @@ where
     let mut worker =
         Worker::new(Config::default(), Allocator::Thread(Thread::default()), Some(std::time::Instant::now()));
     let registry: Rc<RefCell<Registry>> = Rc::default();
-    let plan = worker
-        .dataflow::<Tick, _, _>(|scope| build(Site { scope, live: None, registry: Rc::clone(&registry) }))?;
+    let built = catch_unwind(AssertUnwindSafe(|| {
+        worker
+            .dataflow::<Tick, _, _>(|scope| build(Site { scope, live: None, registry: Rc::clone(&registry) }))
+    }));
+    let plan = built.unwrap_or_else(|panic| {
+        Err(Error::job(format!("the program panicked while it built the graph: {}", panic_text(&*panic))))
+    })?;
     let registry = registry.take();
     check_steps(&registry.places)?;
     Ok((plan, registry))

@@ -1,9 +1,11 @@
 //! Plans: what they look like, and what is wrong with a job, in one sentence, before anything runs.
 
 use crate::harness::place;
+use staunch::core::error::Kind;
 use staunch::core::plan;
 use staunch::prelude::*;
 use staunch::{discard, memory, stdout};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 fn wrong<B>(build: B) -> String
 where
@@ -146,6 +148,51 @@ fn zero_workers_and_a_bad_name_of_the_job_are_refused() {
     let mut place = place();
     place.config.job = "my job".into();
     assert!(place.fail(job).to_string().contains("\"my job\""));
+}
+
+/// Calls number `others` and up build another graph, with channels of other types.
+fn fickle(others: usize) -> impl for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static {
+    let calls = AtomicUsize::new(0);
+    move |job| {
+        let numbers = job.source("numbers", numbers());
+        if calls.fetch_add(1, SeqCst) < others {
+            numbers.key_by(|n| *n).count("counts").sink("output", discard::sink());
+        } else {
+            let words = numbers.map(|n| n.to_string());
+            words.key_by(|word| word.clone()).count("words").sink("output", discard::sink());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_worker_that_builds_another_graph_is_refused_with_the_step_and_what_to_do() {
+    for (workers, others) in [(1, 1), (2, 1), (2, 2), (3, 2), (3, 3)] {
+        let error = place().workers(workers).fail(fickle(others));
+        assert_eq!(error.kind(), Kind::Job, "{error}");
+        let error = error.to_string();
+        for word in ["another graph", "step #1 was count `counts`, and is map", "HashMap", "same graph"] {
+            assert!(error.contains(word), "{workers} workers, {others} equal ones: no {word:?} in {error}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_while_the_graph_is_built_is_an_error_of_the_job_wherever_it_comes() {
+    for good in 0..=2 {
+        let calls = AtomicUsize::new(0);
+        let error = place().workers(2).fail(move |job| {
+            let source = job.source("numbers", numbers());
+            assert!(calls.fetch_add(1, SeqCst) < good, "no columns");
+            source.sink("output", discard::sink());
+            Ok(())
+        });
+        assert_eq!(error.kind(), Kind::Job, "{error}");
+        assert!(
+            error.to_string().contains("panicked") && error.to_string().contains("no columns"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -461,11 +461,28 @@ impl Driver {
             StopReason::Finished => Ok(Outcome::Finished),
             StopReason::Stopped => Ok(Outcome::Stopped),
             StopReason::Internal(_) => Err(Error::internal(reason.to_string())),
-            // A restart would only take the job back, and be fenced in its turn.
-            StopReason::Incompatible(_) | StopReason::Fenced => Err(Error::job(reason.to_string())),
+            StopReason::Incompatible(_) => Err(Error::job(reason.to_string())),
+            StopReason::Fenced => Err(self.fenced(&reason)),
             reason => Err(Error::external(reason.to_string())),
         };
         self.over(over);
+    }
+
+    /// The slot of a checkpoint is taken. If that was a newer start, a restart would only take the job back, and be
+    /// fenced in its turn. If there is none, the storage has done what it called failed, and a restart finds out.
+    fn fenced(&self, reason: &StopReason) -> Error {
+        let place = self.shared.storage.place();
+        match self.log.holder_after(self.shared.generation) {
+            Ok(Some(holder)) => Error::job(format!("{reason}: {holder}")),
+            Ok(None) => Error::external(format!(
+                "the checkpoint log in {place} holds a record that this process was told could not be written; a \
+                 restart continues from it"
+            )),
+            Err(error) => Error::external(format!(
+                "the checkpoint log in {place} has got another record, and cannot be read to see whose"
+            ))
+            .caused_by(error),
+        }
     }
 
     fn over(&mut self, over: Result<Outcome>) {

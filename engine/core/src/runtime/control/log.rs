@@ -2,7 +2,7 @@
 
 use crate::crash;
 use crate::error::{Error, Result};
-use staunch_checkpoint::{Manifest, Published, Record, Slot, log, parse_slot, slot_name};
+use staunch_checkpoint::{Generation, Manifest, Published, Record, Slot, log, parse_slot, slot_name};
 use staunch_state::storage::{Put, Storage, StorageError};
 use std::sync::Arc;
 
@@ -75,6 +75,17 @@ impl Log {
     /// Whether there are newer records than these.
     pub(crate) fn has_grown(&self, records: &[(Slot, Record)]) -> Result<bool> {
         Ok(self.slots()?.last() > records.last().map(|(slot, _)| slot))
+    }
+
+    /// Who has taken the job over from this generation, if anybody has.
+    pub(crate) fn holder_after(&self, generation: Generation) -> Result<Option<String>> {
+        let newer = self.read()?.into_iter().find(|(_, record)| record.generation() > generation);
+        Ok(newer.map(|(slot, record)| match record {
+            Record::Fence(fence) => {
+                format!("start {}, {} ({})", fence.generation, fence.holder, slot_name(slot))
+            }
+            Record::Checkpoint(manifest) => format!("start {} ({})", manifest.generation, slot_name(slot)),
+        }))
     }
 
     /// Creates a slot with a checkpoint: the decision.

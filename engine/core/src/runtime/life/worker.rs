@@ -11,6 +11,7 @@ use crate::runtime::process::tick::{Tick, tick};
 use staunch_checkpoint::StatePart;
 use staunch_state::{Assignment, Groups};
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -76,6 +77,8 @@ impl Site<'_> {
             && let Err(error) = check_built(&worker.shared.plan, plan, node.id, worker.index)
         {
             worker.shared.fail(error);
+            // Without the panic hook: the reason is told, and nothing is wrong with the engine.
+            resume_unwind(Box::new(Refused));
         }
     }
 
@@ -114,12 +117,19 @@ where
         probe: Handle::new(),
         sources: RefCell::default(),
     });
-    let built = worker.dataflow::<Tick, _, _>(|scope| {
-        build(Site { scope, live: Some(Rc::clone(&context)), registry: Rc::default() })
-    });
+    let built = catch_unwind(AssertUnwindSafe(|| {
+        worker.dataflow::<Tick, _, _>(|scope| {
+            build(Site { scope, live: Some(Rc::clone(&context)), registry: Rc::default() })
+        })
+    }));
+    let built = match built {
+        Ok(built) => built,
+        Err(panic) if panic.is::<Refused>() => return Turns::new(context, false),
+        Err(panic) => resume_unwind(panic),
+    };
     let built = built.and_then(|plan| check_built(&shared.plan, &plan, plan.nodes.len(), worker.index()));
     let is_built = built.map_err(|error| shared.fail(error)).is_ok();
-    Turns { context, is_built, seen: tick(0, 0), decided: 0 }
+    Turns::new(context, is_built)
 }
 
 /// Whether what a worker has built so far, up to the node `at`, is the graph that was checked.
@@ -138,6 +148,9 @@ fn check_built(checked: &Plan, built: &Plan, at: NodeId, worker: usize) -> Resul
     )))
 }
 
+/// What unwinds a worker whose graph is refused while it is being built.
+struct Refused;
+
 /// What a worker looks after between two turns of its dataflow.
 pub(crate) struct Turns {
     context: Rc<WorkerContext>,
@@ -147,6 +160,10 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
+    fn new(context: Rc<WorkerContext>, is_built: bool) -> Self {
+        Self { context, is_built, seen: tick(0, 0), decided: 0 }
+    }
+
     pub(crate) fn is_built(&self) -> bool {
         self.is_built
     }
