@@ -1,7 +1,7 @@
 //! Jobs that go wrong in one way each. For the tests of how such a job ends.
 
 use staunch::core::background::{Background, BlockingReader};
-use staunch::core::source::{Progress, Records, Source};
+use staunch::core::source::{Progress, Records, Source, SourceContext};
 use staunch::{discard, file, generator, prelude::*};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -81,11 +81,11 @@ impl Source for Careless {
     type Position = u64;
     type Reader = Background<CarelessReader>;
 
-    async fn splits(&self) -> Result<Vec<(String, Self::Split)>> {
-        self.0.splits().await
+    async fn splits(&self, context: &SourceContext) -> Result<Vec<(String, Self::Split)>> {
+        self.0.splits(context).await
     }
 
-    async fn open(&self, _: Self::Split, _: Option<u64>) -> Result<Self::Reader> {
+    async fn open(&self, _: Self::Split, _: Option<u64>, _: &SourceContext) -> Result<Self::Reader> {
         Background::start("careless", CarelessReader)
     }
 }

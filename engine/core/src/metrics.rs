@@ -9,6 +9,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 pub(crate) use watch::{Doing, Watch};
@@ -37,6 +38,9 @@ pub struct Metrics {
     rocksdb_keys: IntGaugeVec,
     connector: GaugeVec,
     pub(crate) commits: IntCounterVec,
+    pub(crate) records_published: IntCounterVec,
+    /// Records read by all sources.
+    pub(crate) records_read: Arc<AtomicU64>,
     pub(crate) checkpoint_duration: Histogram,
     pub(crate) checkpoint_alignment: Histogram,
     pub(crate) checkpoint_stall: Histogram,
@@ -153,6 +157,12 @@ impl Metrics {
                 &["step", "worker", "figure"],
             )),
             commits: make.counters("commits_total", "Commits, by result", &["sink", "result"]),
+            records_published: make.counters(
+                "records_published_total",
+                "Records whose commit was confirmed",
+                &["sink"],
+            ),
+            records_read: Arc::default(),
             checkpoint_duration: make
                 .seconds("checkpoint_duration_seconds", "Barrier to decision of a checkpoint"),
             checkpoint_alignment: make
@@ -199,6 +209,41 @@ impl Metrics {
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .map_err(|e| crate::Error::internal("metrics cannot be encoded").caused_by(e))
+    }
+
+    /// How the job is doing now.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let now = Timestamp::from(SystemTime::now());
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let lags = watches.values().filter_map(|watch| watch.lag_seconds(now));
+        Progress {
+            records_read: self.records_read.load(Relaxed),
+            last_checkpoint: u32::try_from(self.last_checkpoint.get()).unwrap_or(0),
+            checkpoint_age: self.checkpoint_age.get(),
+            watermark_lag: lags.reduce(f64::max),
+        }
+    }
+
+    /// Records that a step took in, on all workers.
+    pub(crate) fn taken_in(&self, step: &str) -> u64 {
+        self.sum(&self.records_in, |name| name == step)
+    }
+
+    /// Records of a sink whose commit was confirmed.
+    pub(crate) fn published(&self, sink: &str) -> u64 {
+        self.records_published.with_label_values(&[sink]).get()
+    }
+
+    /// Records that were late, and input that was not understood.
+    pub(crate) fn left_out(&self) -> (u64, u64) {
+        (self.sum(&self.late_records, |_| true), self.sum(&self.dead_letters, |_| true))
+    }
+
+    fn sum(&self, counters: &IntCounterVec, of: impl Fn(&str) -> bool) -> u64 {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let steps = watches.keys().filter(|(step, _)| of(step));
+        steps.map(|(step, worker)| counters.with_label_values(&[step.as_str(), worker]).get()).sum()
     }
 
     /// Works out what depends on when one asks.
@@ -248,6 +293,20 @@ impl Metrics {
             rocksdb_keys: self.rocksdb_keys.with_label_values(labels),
         }
     }
+}
+
+/// How a job is doing, at a glance.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Records read by all sources; at most a second old while the job runs.
+    pub records_read: u64,
+    /// The newest checkpoint of this process; 0 before the first.
+    pub last_checkpoint: u32,
+    /// Seconds since the last decision, while there is input that no checkpoint covers; otherwise 0.
+    pub checkpoint_age: f64,
+    /// Seconds from the watermark that is furthest behind to now, with event time.
+    pub watermark_lag: Option<f64>,
 }
 
 /// Metrics of one step on one worker; counted by batch.

@@ -1,9 +1,12 @@
 //! The command line that every job has.
 
-use crate::{http, output, signals};
+use crate::progress::Progress;
+use crate::{http, output, signals, threads};
 use clap::{Args, Parser, ValueEnum};
 use staunch_core::error::Kind;
-use staunch_core::{Controls, Error, Guarantee, Job, Metrics, Outcome, Result, RunConfig, StartFrom};
+use staunch_core::{
+    Controls, Error, Guarantee, Job, Metrics, Outcome, Result, Run, RunConfig, StartFrom, Summary,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,7 +106,7 @@ impl From<GuaranteeArg> for Guarantee {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
     Text,
     Json,
@@ -180,17 +183,18 @@ where
             run(build, RunArgs::parse_from(args))
         }
     });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match result {
+        Ok(()) => 0,
         Err(error) => {
             output::say(&format!("error: {error}"));
-            ExitCode::from(match error.kind() {
+            match error.kind() {
                 Kind::Job => EXIT_JOB,
                 Kind::External => EXIT_EXTERNAL,
                 Kind::Internal => EXIT_INTERNAL,
-            })
+            }
         }
-    }
+    };
+    threads::leave(code)
 }
 
 fn print_plan<A, B>(build: B, args: &PlanArgs<A>) -> Result<()>
@@ -214,6 +218,9 @@ where
 {
     let RunArgs { job: job_args, engine } = args;
     start_log(engine.log);
+    // First of all: a stop is to be heard whatever the start waits for.
+    let controls = Controls::default();
+    signals::listen(controls.clone())?;
     let job = match &engine.job_name {
         Some(name) => name.clone(),
         None => program_name()?,
@@ -237,15 +244,38 @@ where
     if let Some(address) = engine.metrics {
         http::serve(address, metrics.clone())?;
     }
-    let controls = Controls::default();
-    signals::listen(controls.clone())?;
-    let outcome = staunch_core::run(move |job: &Job<'_>| build(job, &job_args), config, controls, metrics)?;
-    match outcome {
+    let on_terminal = engine.log == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let progress = on_terminal.then(|| Progress::show(metrics.clone()));
+    let run = Run::from(config).controls(&controls).metrics(&metrics);
+    let ended = run.run(move |job: &Job<'_>| build(job, &job_args));
+    drop(progress);
+    say_what_was_done(&ended?, on_terminal);
+    Ok(())
+}
+
+/// The last words of a run that ended well: a block for whoever sits before it, a line for whoever reads the log.
+fn say_what_was_done(summary: &Summary, on_terminal: bool) {
+    if on_terminal {
+        return output::say(&summary.to_string());
+    }
+    match summary.outcome {
         Outcome::Finished => tracing::info!("complete"),
         Outcome::Stopped => tracing::info!("stopped; run it again to continue"),
         Outcome::AlreadyFinished => {}
     }
-    Ok(())
+    let published: Vec<String> =
+        summary.published.iter().map(|(sink, records)| format!("{sink}={records}")).collect();
+    tracing::info!(
+        records_read = summary.records_read,
+        published = published.join(" "),
+        late = summary.late,
+        dead_letters = summary.dead_letters,
+        checkpoints = summary.checkpoints,
+        checkpoints_failed = summary.checkpoints_failed,
+        restarts = summary.restarts,
+        seconds = summary.took.as_secs_f64(),
+        "what the run did"
+    );
 }
 
 fn program_name() -> Result<String> {

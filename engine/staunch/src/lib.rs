@@ -38,7 +38,9 @@
 mod cli;
 mod http;
 mod output;
+mod progress;
 mod signals;
+mod threads;
 
 pub use cli::main;
 pub use staunch_connectors::*;
@@ -57,7 +59,7 @@ pub fn duration(text: &str) -> std::result::Result<std::time::Duration, String> 
 pub mod prelude {
     pub use staunch_core::source::{BadInput, DeadLetter};
     pub use staunch_core::{
-        Controls, Error, Job, Keyed, Outcome, Result, RunConfig, SourceExt, Stream, Timestamp,
+        Controls, Error, Job, Keyed, Outcome, Result, Run, RunConfig, SourceExt, Stream, Summary, Timestamp,
     };
     pub use staunch_operators::{Aggregate, KeyedExt, Tumbling, Window, WindowExt, WindowResult};
     pub use std::path::PathBuf;

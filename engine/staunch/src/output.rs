@@ -8,14 +8,31 @@ use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+/// Whether the last line of the terminal is one that is written over again and again.
+static LINE_SHOWN: AtomicBool = AtomicBool::new(false);
+/// Back to the beginning of the line, and away with it.
+const CLEAR: &str = "\r\x1b[2K";
 
 /// Standard error for the log: it takes everything.
 #[derive(Debug, Default)]
 pub(crate) struct Log;
 
+/// Writes the terminal's last line anew; the log goes before it. An empty one takes it away.
+pub(crate) fn show_line(line: &str) {
+    let mut terminal = io::stderr().lock();
+    LINE_SHOWN.store(!line.is_empty(), SeqCst);
+    let _ = terminal.write_all(format!("{CLEAR}{line}").as_bytes()).and_then(|()| terminal.flush());
+}
+
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = io::stderr().write_all(bytes);
+        let mut stderr = io::stderr().lock();
+        if LINE_SHOWN.swap(false, SeqCst) {
+            let _ = stderr.write_all(CLEAR.as_bytes());
+        }
+        let _ = stderr.write_all(bytes);
         Ok(bytes.len())
     }
 

@@ -12,6 +12,7 @@ mod exits;
 mod follow;
 mod inputs;
 mod kills;
+mod last_words;
 mod metrics;
 mod options;
 mod plan;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 /// A job that is not back after this long hangs.
-const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A checkpoint directory, and how jobs are run on it.
 pub struct Place {

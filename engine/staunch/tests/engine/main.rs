@@ -15,6 +15,7 @@ mod topic;
 
 mod bad_input;
 mod commits;
+mod controls;
 mod crashes;
 mod event_time;
 mod failures;
@@ -30,4 +31,5 @@ mod rescale;
 mod sinks;
 mod splits;
 mod verbs;
+mod waits;
 mod windows;

@@ -5,17 +5,17 @@
 
 use super::log::Log;
 use super::planted;
-use crate::control::Outcome;
-use crate::control::{Controls, Request};
+use super::publishing::Publishing;
+use super::requests::Asking;
+use super::tally::Tally;
+use crate::control::{Asked, Controls, JobEvent, Outcome};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::runtime::process::shared::{Message, Shared};
 use crate::runtime::process::wall_clock;
 use crossbeam_channel::{Receiver, select};
 use staunch_checkpoint::coordinator::Coordinator;
-use staunch_checkpoint::{
-    Action, CheckpointId, Committable, Event, Expiry, Kind, Manifest, Published, Slot, StopReason,
-};
+use staunch_checkpoint::{Action, CheckpointId, Committable, Event, Expiry, Kind, StopReason};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -39,23 +39,26 @@ pub(crate) struct Driver {
     pub(crate) committers: HashMap<String, UnboundedSender<Vec<Committable>>>,
     /// Source instances whose input has not ended.
     pub(crate) open_inputs: usize,
-    state: State,
+    pub(super) state: State,
 }
 
 enum Input {
     Message(Message),
-    Request(Request),
+    Request(Asked),
 }
 
 /// What the driver remembers between events.
-struct State {
-    started: Option<Instant>,
+pub(super) struct State {
+    pub(super) started: Option<Instant>,
     /// When the next periodic checkpoint is due.
     due: Option<Instant>,
     /// The undecided checkpoint, since when, and when it is given up.
-    undecided: Option<(CheckpointId, Instant)>,
-    publishing: Option<(Slot, Box<Manifest>)>,
-    reread_wait: Duration,
+    pub(super) undecided: Option<(CheckpointId, Instant)>,
+    /// What is on its way into the log.
+    pub(super) publishing: Option<Publishing>,
+    /// Requests that are not answered yet.
+    pub(super) asking: Asking,
+    tally: Tally,
     /// The clock's activity when the last decided checkpoint began.
     covered_activity: u64,
     barrier_activity: u64,
@@ -65,14 +68,16 @@ struct State {
     last_decided: Instant,
     last_progress: (Instant, u64),
     /// No further checkpoint is taken but the last one.
-    ending: bool,
+    pub(super) ending: bool,
     /// A drain was asked for, and waits for the undecided checkpoint: that one would have the watermark
     /// of the end beside positions in the middle.
-    drain_due: bool,
     /// State waits for a checkpoint to move to disk; the next one does not wait for its time.
     memory_full: bool,
     /// It was said that without checkpoints nothing can move.
     warned: bool,
+    pub(super) drain_due: bool,
+    /// A stop was asked for before all workers were up.
+    pub(super) stop_since: Option<Instant>,
     /// Deletions under way.
     expiring: Vec<JoinHandle<()>>,
     over: Option<Result<Outcome>>,
@@ -94,7 +99,8 @@ impl Driver {
             due: None,
             undecided: None,
             publishing: None,
-            reread_wait: Duration::ZERO,
+            asking: Asking::default(),
+            tally: Tally::default(),
             covered_activity: 0,
             barrier_activity: 0,
             epochs: HashMap::new(),
@@ -105,6 +111,7 @@ impl Driver {
             drain_due: false,
             memory_full: false,
             warned: false,
+            stop_since: None,
             expiring: Vec::new(),
             over: None,
         };
@@ -132,7 +139,7 @@ impl Driver {
     }
 
     /// Runs until the job is over.
-    pub(crate) fn run(mut self) -> Result<Outcome> {
+    pub(crate) fn run(&mut self) -> Result<Outcome> {
         let outcome = loop {
             let wait = self.next_wake().saturating_duration_since(wall_clock::now());
             if let Some(over) = self.turn(wait) {
@@ -140,13 +147,19 @@ impl Driver {
             }
         };
         self.shared.stop();
-        if outcome.is_ok() {
-            for deletion in self.state.expiring.drain(..) {
-                // What it did not delete is found at the next start.
-                let _ = self.shared.io.block_on(async { Ok(deletion.await) });
-            }
-        }
+        self.answer_the_rest(&outcome);
         outcome
+    }
+
+    /// Waits for what is still under way beside this thread: nothing is to be put into the log after the end, and after
+    /// a good one nothing is left to be deleted.
+    pub(crate) fn settle(&mut self, ended_well: bool) {
+        let publishing = self.state.publishing.take().and_then(|publishing| publishing.task);
+        let expiring = std::mem::take(&mut self.state.expiring);
+        for task in publishing.into_iter().chain(expiring.into_iter().filter(|_| ended_well)) {
+            // What it did not do is found at the next start.
+            let _ = self.shared.io.block_on(async { Ok(task.await) });
+        }
     }
 
     /// Handles the next message or request, waiting for one at most so long, and does what is due. Returns
@@ -159,12 +172,18 @@ impl Driver {
             Some(Input::Message(Message::CommitTook(seconds))) => {
                 self.shared.metrics.commit_duration.observe(seconds);
             }
+            Some(Input::Message(Message::Published { checkpoint, slot, outcome })) => {
+                self.published(checkpoint, slot, outcome);
+            }
             Some(Input::Message(Message::Failed)) => {
                 let nobody = || Error::internal("the job failed and nobody said why");
                 return Some(Err(self.shared.take_failure().unwrap_or_else(nobody)));
             }
             Some(Input::Message(Message::MemoryFull(step))) => self.memory_full(&step),
-            Some(Input::Request(request)) => self.requested(request),
+            Some(Input::Request(asked)) => {
+                self.controls.heard(&asked);
+                self.requested(asked);
+            }
             None => {}
         }
         self.tick();
@@ -195,6 +214,10 @@ impl Driver {
         self.state.last_decided = now;
         self.state.due = self.shared.config.checkpoint_every.map(|every| now + every);
         self.state.epochs.insert(self.shared.first_epoch.0, now);
+        self.controls.tell(|| JobEvent::Started {
+            generation: self.shared.generation,
+            restored: self.shared.restored.as_ref().map(|restored| restored.checkpoint),
+        });
         if self.open_inputs == 0 && !self.state.ending {
             self.finish();
         }
@@ -212,30 +235,10 @@ impl Driver {
         self.end(Kind::Final);
     }
 
-    fn end(&mut self, kind: Kind) {
+    pub(super) fn end(&mut self, kind: Kind) {
         self.state.ending = true;
         self.shared.quiet.store(true, SeqCst);
         self.feed(Event::Trigger(kind));
-    }
-
-    fn requested(&mut self, request: Request) {
-        match request {
-            Request::Stop if !self.state.ending => {
-                tracing::info!("stop requested; taking a last checkpoint");
-                self.end(Kind::Stop);
-            }
-            Request::Drain if !self.state.ending => {
-                tracing::info!("drain requested; sources read nothing more");
-                (self.state.ending, self.state.drain_due) = (true, true);
-            }
-            Request::Stop | Request::Drain => tracing::info!("the job is already ending"),
-            Request::Savepoint(name) if self.state.drain_due || self.shared.draining.load(SeqCst) => {
-                tracing::warn!(name, "no savepoint is taken: the job is draining");
-            }
-            Request::Checkpoint if !self.state.ending => self.feed(Event::Trigger(Kind::Periodic)),
-            Request::Checkpoint => tracing::info!("no checkpoint is taken: the job is ending"),
-            Request::Savepoint(name) => self.feed(Event::Trigger(Kind::Savepoint { name })),
-        }
     }
 
     fn memory_full(&mut self, step: &str) {
@@ -251,7 +254,10 @@ impl Driver {
     }
 
     fn next_wake(&self) -> Instant {
-        let timeout = self.state.undecided.map(|(_, since)| since + self.shared.config.checkpoint_timeout);
+        let timeout = match &self.state.publishing {
+            Some(publishing) => Some(publishing.deadline),
+            None => self.state.undecided.map(|(_, since)| since + self.shared.config.checkpoint_timeout),
+        };
         let look_around = wall_clock::now() + LOOK_AROUND;
         [self.state.due, timeout].into_iter().flatten().fold(look_around, Instant::min)
     }
@@ -259,6 +265,7 @@ impl Driver {
     /// What time alone brings: a checkpoint that is due, one that takes too long, metrics.
     fn tick(&mut self) {
         let now = wall_clock::now();
+        self.give_up_waiting(now);
         if let Some((checkpoint, since)) = self.state.undecided
             && now >= since + self.shared.config.checkpoint_timeout
             && self.state.publishing.is_none()
@@ -298,6 +305,7 @@ impl Driver {
         let age = if covered { Duration::ZERO } else { now - self.state.last_decided };
         metrics.checkpoint_age.set(age.as_secs_f64());
         metrics.committables_pending.set(self.protocol.committables_pending() as i64);
+        metrics.records_read.store(self.shared.records_read.load(SeqCst), SeqCst);
         let Some(started) = self.state.started else { return };
         metrics.uptime.set((now - started).as_secs_f64());
         let (last, before) = self.state.last_progress;
@@ -315,9 +323,12 @@ impl Driver {
     }
 
     /// Gives an event to the protocol and does what it says.
-    fn feed(&mut self, event: Event) {
+    pub(super) fn feed(&mut self, event: Event) {
         if let Event::Committed { sink, upto } = &event {
             tracing::debug!(sink, checkpoint = upto.0, "committed");
+            let records = self.state.tally.committed(sink, *upto);
+            self.shared.metrics.records_published.with_label_values(&[sink.as_str()]).inc_by(records);
+            self.controls.tell(|| JobEvent::Committed { sink: sink.clone(), upto: *upto });
             if let Some(began) = self.state.epochs.get(&upto.0) {
                 self.shared.metrics.end_to_end_latency.observe(began.elapsed().as_secs_f64());
             }
@@ -344,10 +355,7 @@ impl Driver {
                         crash::pass("decision.while_pending");
                     }
                     planted::commit_early(&manifest, &self.committers);
-                    let outcome = self.log.publish(slot, &manifest);
-                    self.state.publishing = Some((slot, manifest));
-                    self.state.reread_wait = Duration::from_millis(50);
-                    self.published(checkpoint, slot, outcome);
+                    self.publish(checkpoint, slot, manifest);
                 }
                 Action::Reread { checkpoint, slot } => self.reread(checkpoint, slot),
                 Action::Decided { checkpoint, kind } => self.decided(checkpoint, &kind),
@@ -360,6 +368,7 @@ impl Driver {
                 Action::Commit { sink, committables } => match self.committers.get(&sink) {
                     // The task outlives this thread's work: it is joined after it.
                     Some(committer) => {
+                        self.state.tally.due(&sink, &committables);
                         drop(committer.send(committables));
                         crash::pass("decision.some_told");
                     }
@@ -369,8 +378,13 @@ impl Driver {
                     tracing::warn!(checkpoint = checkpoint.0, reason, "checkpoint abandoned");
                     self.shared.metrics.checkpoints_failed.inc();
                     self.state.undecided = None;
+                    self.state.asking.aborted(checkpoint, &reason);
+                    self.controls.tell(|| JobEvent::CheckpointFailed { id: checkpoint, reason });
                 }
-                Action::Dropped { kind, reason } => tracing::warn!(?kind, reason, "request dropped"),
+                Action::Dropped { kind, reason } => {
+                    tracing::warn!(?kind, reason, "request dropped");
+                    self.state.asking.dropped(&kind, &reason);
+                }
                 Action::Expire(expiry) => self.expire(expiry),
                 Action::Stop(reason) => self.stop(reason),
             }
@@ -388,38 +402,20 @@ impl Driver {
         crash::pass("barrier.sent");
     }
 
-    fn published(&mut self, checkpoint: CheckpointId, slot: Slot, outcome: Published) {
-        if outcome == Published::Created {
-            crash::pass("decision.made");
-        }
-        if !matches!(outcome, Published::Unknown(_)) {
-            self.state.publishing = None;
-        }
-        self.feed(Event::Published { checkpoint, slot, outcome });
-    }
-
-    fn reread(&mut self, checkpoint: CheckpointId, slot: Slot) {
-        wall_clock::sleep(self.state.reread_wait);
-        self.state.reread_wait = (self.state.reread_wait * 2).min(Duration::from_secs(5));
-        let Some((_, manifest)) = &self.state.publishing else {
-            return self.over(Err(Error::internal("asked to read a slot into which nothing was published")));
-        };
-        let outcome = self.log.recognise(slot, manifest);
-        self.published(checkpoint, slot, outcome);
-    }
-
     fn decided(&mut self, checkpoint: CheckpointId, kind: &Kind) {
         let metrics = &self.shared.metrics;
-        if let Some((_, since)) = self.state.undecided.take() {
-            metrics.checkpoint_duration.observe(since.elapsed().as_secs_f64());
-        }
+        let took = self.state.undecided.take().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        metrics.checkpoint_duration.observe(took.as_secs_f64());
         let written = metrics.checkpoint_bytes_total.get();
-        metrics.checkpoint_bytes.set((written - self.state.bytes_before) as i64);
+        let bytes = written - self.state.bytes_before;
+        metrics.checkpoint_bytes.set(bytes as i64);
         self.state.bytes_before = written;
         metrics.checkpoints_completed.inc();
         metrics.last_checkpoint.set(i64::from(checkpoint.0));
         self.state.covered_activity = self.state.barrier_activity;
         self.state.last_decided = wall_clock::now();
+        self.state.asking.decided(checkpoint, kind);
+        self.controls.tell(|| JobEvent::Checkpoint { id: checkpoint, kind: kind.clone(), took, bytes });
         match kind {
             Kind::Periodic => tracing::debug!(checkpoint = checkpoint.0, "checkpoint complete"),
             kind => tracing::info!(checkpoint = checkpoint.0, ?kind, "checkpoint complete"),
@@ -485,7 +481,7 @@ impl Driver {
         }
     }
 
-    fn over(&mut self, over: Result<Outcome>) {
+    pub(super) fn over(&mut self, over: Result<Outcome>) {
         self.state.over.get_or_insert(over);
     }
 }

@@ -6,4 +6,7 @@ pub(super) mod committing;
 pub(super) mod coordinator;
 pub(super) mod log;
 mod planted;
+mod publishing;
+mod requests;
 pub(super) mod splits;
+mod tally;

@@ -2,6 +2,7 @@
 
 mod changes;
 pub(super) mod run;
+pub(super) mod stage;
 pub(super) mod start;
 pub(super) mod takeover;
 pub(super) mod worker;

@@ -1,6 +1,7 @@
 //! How a generation begins: the job is taken over, what its checkpoint lists is published, its splits
 //! are found. After this the workers may start.
 
+use super::stage::Stage;
 use super::takeover::{self, Identity};
 use super::worker::Registry;
 use crate::config::RunConfig;
@@ -40,6 +41,8 @@ pub(crate) struct Ground {
     pub(crate) identity: Identity,
     /// What the connectors of this process share.
     pub(crate) values: SharedValues,
+    /// Where the start stands.
+    pub(crate) stage: Arc<Stage>,
 }
 
 /// A generation that may start to work.
@@ -98,11 +101,12 @@ pub(crate) fn begin(
     config.commit_timeout = config.commit_timeout.min(NEVER);
     config.open_timeout = config.open_timeout.min(NEVER);
     let log = Log::new(Arc::clone(&ground.storage));
+    let stage = Arc::clone(&ground.stage);
     let check = |recovery: &Recovery| {
         check_workers(config.workers, groups(&config, recovery))?;
         check_sinks(&config, &registry, recovery, &ground, metrics)
     };
-    let mut recovery = takeover::take_over(&config, &ground.identity, &log, &registry, check)?;
+    let mut recovery = takeover::take_over(&config, &ground.identity, &log, &registry, &stage, check)?;
     config.groups = groups(&config, &recovery);
     forget_fences(&mut recovery, &log, &*ground.storage);
     crash::pass("recovery.claimed");
@@ -111,22 +115,25 @@ pub(crate) fn begin(
 
     let (sender, messages) = unbounded();
     let shared = share(ground, plan, &registry, &recovery, config, metrics, sender.clone());
-    let committers = open_committers(&shared, &registry)?;
+    let committers = open_committers(&shared, &registry, &stage)?;
     let finished = recovery.already_finished;
     let protocol = Coordinator::new(setup(&shared, &registry, recovery));
     let open_inputs = registry.sources.len() * shared.config.workers;
     let mut driver =
         Driver::new(Arc::clone(&shared), protocol, log.clone(), messages, controls, committers, open_inputs);
+    stage.enter_limited("publishing what the checkpoint lists")?;
     let finished = driver.recommit()?.is_some() || finished;
     crash::pass("recovery.recommitted");
     // Of a complete job, too: a process that was replaced may have gone on writing until it noticed.
+    stage.enter("removing what unfinished checkpoints left")?;
     takeover::remove_orphans(&*shared.storage, &log, shared.generation)?;
     remove_older_work(&shared.config, shared.generation);
     if finished {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(None);
     }
-    find_splits(&shared, registry)?;
+    find_splits(&shared, registry, &stage)?;
+    stage.enter("making the working directory")?;
     let spill_dir = shared.spill_dir.clone();
     let what = || format!("cannot make the working directory {}", spill_dir.display());
     std::fs::create_dir_all(&spill_dir).map_err(|e| Error::external(what()).caused_by(e))?;
@@ -206,6 +213,7 @@ fn check_sinks(
     metrics: &Metrics,
 ) -> Result<()> {
     for factory in &registry.sinks {
+        ground.stage.enter(format!("sink `{}`: checking its target", factory.name))?;
         let context = SinkContext {
             job: config.job.clone(),
             sink: factory.name.clone(),
@@ -320,7 +328,7 @@ fn remove_older_work(config: &RunConfig, generation: Generation) {
 type Committers = HashMap<String, tokio::sync::mpsc::UnboundedSender<Vec<Committable>>>;
 
 /// Opens every committer: fences older generations, removes what is ours and not listed.
-fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committers> {
+fn open_committers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) -> Result<Committers> {
     let mut committers = HashMap::new();
     for factory in &registry.sinks {
         let part = shared.restored.as_ref().and_then(|m| m.sinks.get(&factory.name));
@@ -334,6 +342,7 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
                 "output of the checkpoint is published, unless it already was"
             );
         }
+        stage.enter(format!("sink `{}`: taking its target over", factory.name))?;
         let context = shared.sink_context(&factory.name, 0);
         let committer = caught(&factory.name, || shared.io.block_on(factory.recover(context, listed)))?;
         let unanswered =
@@ -348,8 +357,9 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry) -> Result<Committe
 }
 
 /// Lists the splits of every source, and goes on looking where that is wanted.
-fn find_splits(shared: &Arc<Shared>, registry: Registry) -> Result<()> {
+fn find_splits(shared: &Arc<Shared>, registry: Registry, stage: &Stage) -> Result<()> {
     for source in registry.sources {
+        stage.enter(format!("source `{}`: listing its splits", source.name))?;
         let found =
             caught(&source.name, || shared.io.block_on(source.list(shared.source_context(&source.name, 0))))?;
         let hub = &shared.splits[&source.name];

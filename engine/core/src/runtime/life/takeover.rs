@@ -1,6 +1,7 @@
 //! How a generation begins: read the log, claim the fence, check that the job fits its checkpoint.
 
 use super::changes;
+use super::stage::Stage;
 use super::worker::{Registry, StateOfStep};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -52,6 +53,7 @@ pub(crate) fn take_over(
     identity: &Identity,
     log: &Log,
     registry: &Registry,
+    stage: &Stage,
     check: impl Fn(&Recovery) -> Result<()>,
 ) -> Result<Recovery> {
     let Identity { lineage: fresh, holder } = identity;
@@ -65,6 +67,7 @@ pub(crate) fn take_over(
     let mut checked = None;
     let mut refusal = None;
     for _ in 0..CLAIMS {
+        stage.enter(format!("reading the checkpoint log in {}", config.checkpoints.display()))?;
         let records = log.read()?;
         let start =
             Start { job: &config.job, from: config.from, fresh_lineage: fresh, holder, at_ms: unix_ms() };
@@ -93,6 +96,7 @@ pub(crate) fn take_over(
             }
             continue;
         }
+        stage.enter(format!("claiming the job in {}", config.checkpoints.display()))?;
         if log.claim(recovery.slot, &Record::Fence(recovery.fence.clone()))? {
             return Ok(recovery);
         }

@@ -1,9 +1,14 @@
 //! Where connectors, committers and deletions run: threads of their own, or a simulation's hands.
 
+use super::shared::panic_text;
 use crate::error::{Error, Result};
 use std::future::Future;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+
+/// How long blocking work may wait for a thread. If the system starts no more threads, it would wait for ever.
+const THREAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs what waits for the outside. Clones run on the same threads.
 #[derive(Clone, Debug)]
@@ -82,6 +87,56 @@ pub(crate) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send 
     if super::wall_clock::is_simulated() {
         return Ok(work());
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| Error::internal("a blocking task died").caused_by(e))
+    blocking_within(THREAD_LIMIT, work).await
+}
+
+async fn blocking_within<R: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R> {
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let task = tokio::task::spawn_blocking(move || {
+        // Whoever waits for it may be gone.
+        let _ = begin.send(());
+        work()
+    });
+    if tokio::time::timeout(limit, begun).await.is_err() {
+        task.abort();
+        return Err(Error::external(format!(
+            "no thread has become free for work that waits for the outside within {limit:?}: all of them wait, or the \
+             limit of threads is reached (ulimit -u, pids.max)"
+        )));
+    }
+    task.await.map_err(|died| match died.try_into_panic() {
+        Ok(panic) => Error::job(format!("panicked: {}", panic_text(&*panic))),
+        Err(died) => Error::internal("work that waits for the outside was given up").caused_by(died),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocking_work_that_gets_no_thread_is_an_error_and_no_hang() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build();
+        let runtime = runtime.unwrap();
+        let (free, busy) = std::sync::mpsc::channel::<()>();
+        let first = runtime.spawn_blocking(move || busy.recv());
+        let error = runtime.block_on(blocking_within(Duration::from_millis(20), || ())).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::External);
+        assert!(error.to_string().contains("limit of threads"), "{error}");
+        free.send(()).unwrap();
+        runtime.block_on(first).unwrap().unwrap();
+        assert_eq!(runtime.block_on(blocking_within(Duration::from_secs(20), || 7)).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_panic_of_blocking_work_is_told_with_its_text() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let work = || -> () { panic!("a torn page") };
+        let error = runtime.block_on(blocking_within(Duration::from_secs(20), work)).unwrap_err();
+        assert!(error.to_string().contains("a torn page"), "{error}");
+    }
 }

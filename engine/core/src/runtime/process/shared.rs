@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::runtime::control::splits::SplitHub;
 use crossbeam_channel::Sender;
-use staunch_checkpoint::{CheckpointId, Event, FileRef, Generation, Manifest, Part};
+use staunch_checkpoint::{CheckpointId, Event, FileRef, Generation, Manifest, Part, Published, Slot};
 use staunch_state::storage::Storage;
 use staunch_state::{Assignment, Groups, Hand, Persister, ShardIdentity, SpillShared, StateError};
 use std::any::Any;
@@ -34,6 +34,15 @@ pub(crate) enum Message {
     Failed,
     /// State of a step exceeds its memory, and has changed too much since the last checkpoint to move to disk.
     MemoryFull(String),
+    /// What came of putting a record into the log.
+    Published {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// The slot.
+        slot: Slot,
+        /// What came of it.
+        outcome: Published,
+    },
     /// A commit was done; what it took, for metrics.
     CommitTook(f64),
 }

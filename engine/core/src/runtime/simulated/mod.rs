@@ -139,7 +139,7 @@ impl Process {
         let runtime = Arc::new(runtime.map_err(|e| Error::external("cannot make a runtime").caused_by(e))?);
         let identity = Identity { lineage, holder: "a simulated process".into() };
         let values = SharedValues::default();
-        let ground = Ground { storage, io: Io::by_hand(&runtime), identity, values };
+        let ground = Ground { storage, io: Io::by_hand(&runtime), identity, values, stage: Arc::default() };
         let Some(ready) = begin(ground, plan, registry, config, controls, &metrics)? else {
             return Ok(Started::AlreadyFinished);
         };
