@@ -1,7 +1,8 @@
 //! Jobs that go wrong in one way each. For the tests of how such a job ends.
 
 use staunch::core::background::{Background, BlockingReader};
-use staunch::core::source::{Progress, Records, Source, SourceContext};
+use staunch::core::context::SourceContext;
+use staunch::core::source::{Progress, Records, Source};
 use staunch::{discard, file, generator, prelude::*};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
