@@ -27,6 +27,9 @@ pub mod event_time {}
 #[doc = include_str!("../state.md")]
 pub mod state {}
 
+#[doc = include_str!("../process-functions.md")]
+pub mod process_functions {}
+
 #[doc = include_str!("../files.md")]
 pub mod files {}
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staunch_core::batch::Batch;
-use staunch_core::keyed::{KeyedStep, Output, Properties};
+use staunch_core::step::{Declare, Properties, State, Step, StepCx};
 use staunch_core::{Keyed, Result, StateKey, StateValue, Stream, Table};
 use std::marker::PhantomData;
 
@@ -59,7 +59,7 @@ where
             *count = Some(now);
             now
         };
-        self.process(name, drop, Running::new("count", update)).0
+        self.step_of(name, drop, |d| Running::new(d, "count", update)).main
     }
 
     fn fold<A>(self, name: &str, add: impl Fn(&mut A, T) + 'static) -> Stream<'s, (K, A)>
@@ -71,7 +71,7 @@ where
             add(value, record);
             value.clone()
         };
-        self.process(name, |record| record, Running::new("fold", update)).0
+        self.step(name, |d| Running::new(d, "fold", update)).main
     }
 
     fn reduce(self, name: &str, combine: impl Fn(T, T) -> T + 'static) -> Stream<'s, (K, T)>
@@ -85,7 +85,7 @@ where
             };
             state.insert(combined).clone()
         };
-        self.process(name, |record| record, Running::new("reduce", update)).0
+        self.step(name, |d| Running::new(d, "reduce", update)).main
     }
 
     fn aggregate<A>(self, name: &str, aggregate: A) -> Stream<'s, (K, A::Output)>
@@ -97,27 +97,29 @@ where
             aggregate.add(accumulator, record);
             aggregate.result(accumulator)
         };
-        self.process(name, |record| record, Running::new("aggregate", update)).0
+        self.step(name, |d| Running::new(d, "aggregate", update)).main
     }
 }
 
 /// One value a key, and one output a record.
-struct Running<A, O, U> {
+struct Running<K, A, O, U> {
     operator: &'static str,
     update: U,
-    types: PhantomData<fn() -> (A, O)>,
+    table: State<Table<K, (), A>>,
+    output: PhantomData<fn() -> O>,
 }
 
-impl<A, O, U> Running<A, O, U> {
-    fn new<V>(operator: &'static str, update: U) -> Self
+impl<K: StateKey, A: StateValue, O, U> Running<K, A, O, U> {
+    fn new<V>(declare: &mut Declare<K>, operator: &'static str, update: U) -> Self
     where
         U: Fn(&mut Option<A>, V) -> O,
     {
-        Self { operator, update, types: PhantomData }
+        let name = declare.name().to_owned();
+        Self { operator, update, table: declare.table(&name), output: PhantomData }
     }
 }
 
-impl<K, V, A, O, U> KeyedStep<K, V> for Running<A, O, U>
+impl<K, V, A, O, U> Step<K, V> for Running<K, A, O, U>
 where
     K: StateKey,
     V: 'static,
@@ -125,30 +127,20 @@ where
     O: 'static,
     U: Fn(&mut Option<A>, V) -> O + 'static,
 {
-    type Namespace = ();
-    type State = A;
     type Out = (K, O);
-    type Side = ();
 
-    fn process(
-        &mut self,
-        batch: &mut Batch<(K, V)>,
-        state: &mut Table<K, (), A>,
-        output: &mut Output<(K, O), ()>,
-    ) -> Result<()> {
-        let out = output.main();
-        out.items.reserve(batch.len());
-        state.update_batch(
-            &batch.hashes,
-            &mut batch.items,
+    fn process(&mut self, input: &mut Batch<(K, V)>, cx: &mut StepCx<(K, O)>) -> Result<()> {
+        let out = cx.main();
+        out.items.reserve(input.len());
+        self.table.open().update_batch(
+            &input.hashes,
+            &mut input.items,
             |(key, _)| (key, ()),
             |(key, value), state| {
                 let result = (self.update)(state, value);
                 out.items.push((key, result));
             },
         )?;
-        batch.hashes.clear();
-        batch.times.clear();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::aggregate::Aggregate;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use staunch_core::batch::Batch;
-use staunch_core::keyed::{KeyedStep, Output, Properties};
+use staunch_core::step::{Advance, Moment, Properties, Side, State, Step, StepCx};
 use staunch_core::{Keyed, Result, StateKey, StateValue, Stream, Table, Timestamp, hash_key};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -61,7 +61,7 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// `60s`, `1.5s`, `10ms`.
-fn in_words(millis: i64) -> String {
+pub(crate) fn in_words(millis: i64) -> String {
     if millis == 0 {
         return "0s".to_owned();
     }
@@ -195,39 +195,63 @@ where
         A: StateValue,
         R: 'static,
     {
-        let step = WindowStep {
-            operator,
-            window: self.window,
-            update,
-            result,
-            open: BTreeMap::new(),
-            types: PhantomData,
-        };
-        self.keyed.process(name, |record| record, step)
+        let window = self.window;
+        let mut outputs = self.keyed.step(name, |declare| {
+            let name = declare.name().to_owned();
+            WindowStep {
+                operator,
+                window,
+                update,
+                result,
+                table: declare.table(&name),
+                late: declare.side(LATE),
+                open: BTreeMap::new(),
+                output: PhantomData,
+            }
+        });
+        let late = outputs.side(LATE);
+        (outputs.main, late)
     }
 }
 
-/// Keys with an entry in one window.
-type Keys<K> = Vec<(u64, K)>;
+/// Name of the side output of a window.
+const LATE: &str = "late records";
+/// Expired entries that are deleted in one call, between the turns of other steps.
+const EXPIRED: usize = 4096;
 
-struct WindowStep<K, A, R, U, Q> {
+struct WindowStep<K, V, A, R, U, Q> {
     operator: &'static str,
     window: Tumbling,
     update: U,
     result: Q,
-    /// The keys of every open window, by the window's start. Derived from the state, so it is not part
-    /// of the checkpoint.
+    /// Accumulators, by key and start of the window.
+    table: State<Table<K, i64, A>>,
+    late: Side<V>,
+    /// The keys of every open window, by the window's start. Derived from the state, so it is not part of the checkpoint.
     open: BTreeMap<i64, OpenWindow<K>>,
-    types: PhantomData<fn() -> (A, R)>,
+    output: PhantomData<fn() -> R>,
 }
 
 struct OpenWindow<K> {
-    keys: Keys<K>,
-    /// Its results were put out; late records put out corrections.
-    fired: bool,
+    keys: Vec<(u64, K)>,
+    /// So many of them had their results put out; late records put out corrections.
+    fired: usize,
 }
 
-impl<K, V, A, R, U, Q> KeyedStep<K, V> for WindowStep<K, A, R, U, Q>
+impl<K> Default for OpenWindow<K> {
+    fn default() -> Self {
+        Self { keys: Vec::new(), fired: 0 }
+    }
+}
+
+impl<K> OpenWindow<K> {
+    fn add(&mut self, hash: u64, key: K, fired: bool) {
+        self.keys.push((hash, key));
+        self.fired += usize::from(fired);
+    }
+}
+
+impl<K, V, A, R, U, Q> Step<K, V> for WindowStep<K, V, A, R, U, Q>
 where
     K: StateKey,
     V: Send + 'static,
@@ -236,34 +260,26 @@ where
     U: Fn(&mut Option<A>, V) + 'static,
     Q: Fn(&A) -> R + 'static,
 {
-    type Namespace = i64;
-    type State = A;
     type Out = WindowResult<K, R>;
-    type Side = V;
 
-    fn process(
-        &mut self,
-        batch: &mut Batch<(K, V)>,
-        state: &mut Table<K, i64, A>,
-        output: &mut Output<Self::Out, V>,
-    ) -> Result<()> {
-        let now = output.watermark().as_millis();
+    fn process(&mut self, input: &mut Batch<(K, V)>, cx: &mut StepCx<Self::Out>) -> Result<()> {
+        let now = cx.watermark().as_millis();
         let window = self.window;
-        let mut hashes = Vec::with_capacity(batch.len());
-        let mut due = Vec::with_capacity(batch.len());
-        let columns = batch.items.drain(..).zip(batch.hashes.drain(..)).zip(batch.times.drain(..));
+        let mut hashes = Vec::with_capacity(input.len());
+        let mut due = Vec::with_capacity(input.len());
+        let columns = input.items.drain(..).zip(input.hashes.drain(..)).zip(input.times.drain(..));
         for (((key, value), hash), time) in columns {
             let start = window.start_of(time);
             if window.expiry_of(start) <= now {
-                output.count_late(1);
-                output.emit_side(value, time);
+                cx.count_late(1);
+                self.late.emit_at(value, time);
             } else {
                 hashes.push(hash);
                 due.push((key, start, hash, value));
             }
         }
         let (open, update, result) = (&mut self.open, &self.update, &self.result);
-        state.update_batch(
+        self.table.open().update_batch(
             &hashes,
             &mut due,
             |(key, start, _, _)| (key, *start),
@@ -273,53 +289,55 @@ where
                 let fired = window.last_of(start) <= now;
                 if fired && let Some(state) = state.as_ref() {
                     let at = window.last_of(start);
-                    output.emit_at(made(window, key.clone(), start, result(state)), at);
+                    cx.emit_at(made(window, key.clone(), start, result(state)), at);
                 }
                 if new {
-                    let open = open.entry(start).or_insert_with(|| OpenWindow { keys: Vec::new(), fired });
-                    open.keys.push((hash, key));
+                    open.entry(start).or_default().add(hash, key, fired);
                 }
             },
         )?;
         Ok(())
     }
 
-    fn advance(&mut self, state: &mut Table<K, i64, A>, output: &mut Output<Self::Out, V>) -> Result<()> {
-        let now = output.watermark().as_millis();
-        let window = self.window;
-        let result = &self.result;
-        for (start, open) in &mut self.open {
-            if window.last_of(*start) > now {
-                break;
-            }
-            if open.fired {
-                continue;
-            }
-            open.fired = true;
-            for (hash, key) in &open.keys {
+    fn advance(&mut self, to: Moment, cx: &mut StepCx<Self::Out>) -> Result<Advance> {
+        let Moment::EventTime(now) = to else { return Ok(Advance::Done) };
+        let (now, window) = (now.as_millis(), self.window);
+        let mut state = self.table.open();
+        for (start, open) in self.open.iter_mut().take_while(|(start, _)| window.last_of(**start) <= now) {
+            while let Some((hash, key)) = open.keys.get(open.fired) {
+                if cx.is_full() {
+                    return Ok(Advance::More);
+                }
+                open.fired += 1;
                 if let Some(value) = state.get(*hash, key, *start)? {
-                    output.emit_at(made(window, key.clone(), *start, result(value)), window.last_of(*start));
+                    let fired = made(window, key.clone(), *start, (self.result)(value));
+                    cx.emit_at(fired, window.last_of(*start));
                 }
             }
         }
-        while let Some(entry) = self.open.first_entry() {
+        let mut left = EXPIRED;
+        while let Some(mut entry) = self.open.first_entry() {
             let start = *entry.key();
             if window.expiry_of(start) > now {
                 break;
             }
-            for (hash, key) in entry.remove().keys {
+            while let Some((hash, key)) = entry.get_mut().keys.pop() {
                 state.remove(hash, &key, start)?;
+                left -= 1;
+                if left == 0 {
+                    return Ok(Advance::More);
+                }
             }
+            entry.remove();
         }
-        Ok(())
+        Ok(Advance::Done)
     }
 
-    fn restored(&mut self, state: &mut Table<K, i64, A>, watermark: Timestamp) -> Result<()> {
+    fn restored(&mut self, watermark: Timestamp) -> Result<()> {
         let (open, window) = (&mut self.open, self.window);
-        state.for_each(|key, start, _| {
+        self.table.open().for_each(|key, start, _| {
             let fired = window.last_of(start) <= watermark.as_millis();
-            let open = open.entry(start).or_insert_with(|| OpenWindow { keys: Vec::new(), fired });
-            open.keys.push((hash_key(key), key.clone()));
+            open.entry(start).or_default().add(hash_key(key), key.clone(), fired);
         })?;
         Ok(())
     }

@@ -51,7 +51,7 @@ impl<'s> Job<'s> {
         source: S,
     ) -> (Stream<'s, S::Record>, Stream<'s, DeadLetter>) {
         let (records, letters) = self.add_source(name, source, true);
-        let node = self.add(What::Side { output: "dead letters" }, vec![records.node()], false);
+        let node = self.add(What::Side { output: "dead letters".to_owned() }, vec![records.node()], false);
         (records, Stream::new(self.clone(), letters, None, node))
     }
 
@@ -119,6 +119,15 @@ impl<'s> Job<'s> {
     /// Notes that something is wrong with the graph; the first one is reported.
     pub(crate) fn refuse(&self, error: Error) {
         self.graph.borrow_mut().wrong.get_or_insert(error);
+    }
+
+    /// As [`Job::refuse`], of a step that has a name.
+    pub(crate) fn refuse_at(&self, node: NodeId, error: Error) {
+        let name = self.graph.borrow().plan.nodes[node].name().map(str::to_owned);
+        self.refuse(match name {
+            Some(name) => error.in_step(name),
+            None => error,
+        });
     }
 
     /// Refuses a step that needs event time where there is none.

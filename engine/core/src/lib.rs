@@ -1,7 +1,7 @@
 //! The core of Staunch: what a job is made of, and the runtime that executes it.
 //!
 //! Reading order: [`job`] and [`stream`] (how a program describes a job), [`source`] and [`sink`] (the
-//! contracts of connectors; [`context`]: what they are told), [`keyed`] (the contract of stateful operators), [`time`] (event time),
+//! contracts of connectors; [`context`]: what they are told), [`step`] (the contract of stateful operators), [`time`] (event time),
 //! [`mod@plan`] (the graph as data), [`mod@run`] (running it). Behind them stands the private `runtime`,
 //! the only module that names the dataflow library.
 
@@ -14,7 +14,6 @@ pub mod control;
 pub mod doubles;
 pub mod error;
 pub mod job;
-pub mod keyed;
 pub mod metrics;
 pub mod place;
 pub mod plan;
@@ -26,6 +25,7 @@ pub mod sink;
 pub mod source;
 pub mod source_ext;
 pub mod staged;
+pub mod step;
 pub mod stream;
 pub mod summary;
 pub mod time;
@@ -40,7 +40,7 @@ pub use source_ext::{IntoSource, SourceExt};
 pub use staunch_checkpoint::{CheckpointId, Committable, Generation, Kind as CheckpointKind};
 pub use staunch_crash as crash;
 pub use staunch_state::{InMemoryStorage, Put, Storage, StorageError};
-pub use staunch_state::{Namespace, StateKey, StateValue, Table, hash_key};
-pub use stream::{Keyed, Stream};
+pub use staunch_state::{Namespace, OrderedTable, StateKey, StateValue, Table, TimerTable, hash_key};
+pub use stream::{Keyed, StepOutputs, Stream};
 pub use summary::Summary;
 pub use time::Timestamp;

@@ -53,13 +53,13 @@ pub enum What {
         /// What it was told: the length of a window, by name.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         parameters: BTreeMap<String, String>,
-        /// Shape of its state.
-        schema: String,
+        /// Shapes of its states, by name.
+        schemas: BTreeMap<String, String>,
     },
     /// A side output of a step, such as its late records.
     Side {
         /// What it carries.
-        output: &'static str,
+        output: String,
     },
     /// A sink.
     Sink {
@@ -91,7 +91,7 @@ impl Node {
             What::Source { name } => format!("source `{name}`"),
             What::Stateless { verb } => (*verb).to_owned(),
             What::Stateful { name, operator, .. } => format!("{operator} `{name}`"),
-            What::Side { output } => (*output).to_owned(),
+            What::Side { output } => output.clone(),
             What::Sink { name, guarantee: Guarantee::ExactlyOnce } => format!("sink `{name}`"),
             What::Sink { name, guarantee: Guarantee::AtLeastOnce } => {
                 format!("sink `{name}` (at least once)")
@@ -119,7 +119,7 @@ impl Plan {
             open.extend(untimed);
             match &node.what {
                 What::Source { name } => sources.extend([name.as_str()]),
-                What::Side { output } if open.len() == before => steps.extend([*output]),
+                What::Side { output } if open.len() == before => steps.extend([output.as_str()]),
                 _ if open.len() == before => steps.extend(node.name()),
                 _ => {}
             }

@@ -3,13 +3,13 @@
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::job::Job;
-use crate::keyed::KeyedStep;
 use crate::plan::{NodeId, What};
-use crate::runtime::{self, Flow, Marks};
+use crate::runtime::{self, Flow, Marks, SideFlow, Stateful, TableSettings};
 use crate::sink::Sink;
+use crate::step::{Declare, Declared, Step};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use staunch_state::{StateKey, schema::schema_of};
+use staunch_state::StateKey;
 use std::any::TypeId;
 
 /// A stream of records in a job under construction. It is used up by the verb that is applied to it; to
@@ -151,15 +151,60 @@ impl<'s, T: Send + 'static> Stream<'s, T> {
 }
 
 /// A stream whose records have a key. Operators for it (`count`, `fold`, `window`, ...) come with the
-/// prelude; [`Keyed::process`] is the contract under all of them.
+/// prelude; [`Keyed::step`] is the contract under all of them.
 #[must_use = "a keyed stream does nothing until an operator is applied to it"]
 pub struct Keyed<'s, T, F> {
     stream: Stream<'s, T>,
     key: F,
 }
 
-/// The two outputs of a keyed step: the main one, and the one on the side (late records).
-pub type StepOutput<'s, O, S> = (Stream<'s, O>, Stream<'s, S>);
+/// What a step puts out: its main output, and those on the side.
+#[must_use = "a step does nothing until its output ends in a sink"]
+pub struct StepOutputs<'s, O> {
+    /// The main output.
+    pub main: Stream<'s, O>,
+    sides: SideFlow<'s>,
+    marks: Option<Marks<'s>>,
+    /// Names and types of records; without a type once it was taken.
+    declared: Vec<(String, Option<TypeId>)>,
+}
+
+impl<'s, O: 'static> StepOutputs<'s, O> {
+    /// The side output that the step declared under this name, for records of this type.
+    pub fn side<T: 'static>(&mut self, name: &str) -> Stream<'s, T> {
+        let job = self.main.job.clone();
+        let step = self.main.node;
+        let found = self.declared.iter().position(|(side, _)| side == name);
+        let wrong = match found.map(|at| self.declared[at].1.take()) {
+            None => Some("which it does not have"),
+            Some(None) => Some("which was taken already; clone the stream"),
+            Some(Some(record)) if record != TypeId::of::<T>() => Some("which has records of another type"),
+            Some(Some(_)) => None,
+        };
+        if let Some(wrong) = wrong {
+            job.refuse_at(step, Error::job(format!("side output `{name}`, {wrong}")));
+        }
+        let node = job.add(What::Side { output: name.to_owned() }, vec![step], self.marks.is_some());
+        let flow = self.sides.pick(name, found.unwrap_or(usize::MAX));
+        Stream::new(job, flow, self.marks.clone(), node)
+    }
+}
+
+impl<'s, T, K, F> Keyed<'s, T, F>
+where
+    T: Serialize + DeserializeOwned + Send + 'static,
+    K: StateKey,
+    F: Fn(&T) -> K + 'static,
+{
+    /// Adds a stateful step, made by `make`. The name finds its state in checkpoints, so keep it.
+    pub fn step<S: Step<K, T>>(
+        self,
+        name: &str,
+        make: impl FnOnce(&mut Declare<K>) -> S,
+    ) -> StepOutputs<'s, S::Out> {
+        self.step_of(name, |record| record, make)
+    }
+}
 
 impl<'s, T, K, F> Keyed<'s, T, F>
 where
@@ -167,42 +212,44 @@ where
     K: StateKey,
     F: Fn(&T) -> K + 'static,
 {
-    /// Adds a stateful step. `value` says what of each record travels to the worker that owns its key.
-    /// The name finds the state in checkpoints, so keep it.
-    pub fn process<V, S>(
+    /// As [`Keyed::step`]; `value` says what of each record travels to the worker that owns its key.
+    pub fn step_of<V, S>(
         self,
         name: &str,
         value: impl Fn(T) -> V + 'static,
-        step: S,
-    ) -> StepOutput<'s, S::Out, S::Side>
+        make: impl FnOnce(&mut Declare<K>) -> S,
+    ) -> StepOutputs<'s, S::Out>
     where
         V: Serialize + DeserializeOwned + Send + 'static,
-        S: KeyedStep<K, V>,
+        S: Step<K, V>,
     {
         let Keyed { stream, key } = self;
         let job = stream.job.clone();
+        let mut declare = Declare::new(name, TableSettings::of_site(&job.site));
+        let step = make(&mut declare);
+        let Declared { tables, sides, wrong } = declare.declared;
+        if let Some(wrong) = wrong {
+            job.refuse(wrong);
+        }
         let properties = step.properties();
         if properties.needs_event_time {
             job.require_event_time(name, stream.node);
         }
-        let schema = schema_of::<K, S::Namespace, S::State>();
         let what = What::Stateful {
             name: name.to_owned(),
             operator: properties.operator,
             parameters: properties.parameters.clone(),
-            schema: schema.clone(),
+            schemas: tables.iter().map(|table| (table.name.clone(), table.schema.clone())).collect(),
         };
         let emits_time = properties.emits_event_time && stream.timed();
         let node = job.add(what, vec![stream.node], emits_time);
         let marks = stream.marks.clone();
+        let declared = sides.iter().map(|side| (side.name.clone(), Some(side.record))).collect();
         let keyed = runtime::keyed(&job.site, stream.flow, key, value);
-        let identity = (name, schema, properties);
-        let (main, side) = runtime::stateful(&job.site, keyed, stream.marks, identity, step);
-        let has_side = TypeId::of::<S::Side>() != TypeId::of::<()>();
-        let late = What::Side { output: "late records" };
-        let side_node = if has_side { job.add(late, vec![node], marks.is_some()) } else { node };
-        let main_marks = if emits_time { marks.clone() } else { None };
-        (Stream::new(job.clone(), main, main_marks, node), Stream::new(job, side, marks, side_node))
+        let stateful = Stateful { name: name.to_owned(), properties, step, tables, sides };
+        let (main, sides) = runtime::stateful(&job.site, keyed, stream.marks, stateful);
+        let main = Stream::new(job, main, if emits_time { marks.clone() } else { None }, node);
+        StepOutputs { main, sides, marks, declared }
     }
 
     /// Notes that something is wrong with how the operator is used; reported before anything runs.

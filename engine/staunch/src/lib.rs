@@ -58,10 +58,12 @@ pub fn duration(text: &str) -> std::result::Result<std::time::Duration, String> 
 /// What a job uses, in one import.
 pub mod prelude {
     pub use staunch_core::source::{BadInput, DeadLetter};
+    pub use staunch_core::step::{Moment, Properties};
     pub use staunch_core::{
         Controls, Error, Job, Keyed, Outcome, Result, Run, RunConfig, SourceExt, Stream, Summary, Timestamp,
     };
     pub use staunch_operators::{Aggregate, KeyedExt, Tumbling, Window, WindowExt, WindowResult};
+    pub use staunch_operators::{Cx, Needs, OrderedMap, Process, ProcessExt, SideOutput, Value};
     pub use std::path::PathBuf;
     pub use std::process::ExitCode;
     pub use std::time::Duration;

@@ -26,7 +26,8 @@ pub(crate) use steps::marks::Marks;
 pub(crate) use steps::routing::keyed;
 pub(crate) use steps::sink::sink;
 pub(crate) use steps::source::{SourceFlows, source};
-pub(crate) use steps::stateful::stateful;
+pub(crate) use steps::stateful::{SideFlow, SidePort, Stateful, stateful};
+pub(crate) use steps::states::{TableSettings, state_name};
 pub(crate) use steps::transform::{Emitter, each_batch, union};
 
 use crate::batch::Batch;

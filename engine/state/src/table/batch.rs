@@ -79,6 +79,22 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         Ok(())
     }
 
+    /// Fetches the memory of keys that are about to be used one after another; `hashes` as for
+    /// [`Table::update_batch`], no more than a few dozen. What is spilled is not loaded.
+    pub fn prefetch(&self, hashes: &[u64], ns: N) {
+        let place =
+            |hash: &u64| (&self.parts[usize::from(self.config.groups.of(*hash))], ns.index_hash(*hash));
+        for (part, index_hash) in hashes.iter().map(place) {
+            part.prefetch_slot(index_hash);
+        }
+        for (part, index_hash) in hashes.iter().map(place) {
+            let candidate = part.candidate(index_hash);
+            if candidate != NONE {
+                part.prefetch_entry(candidate);
+            }
+        }
+    }
+
     /// The update of a key that was not where the look ahead said: it came since, another key has the
     /// same hash, or it is not in memory.
     #[inline(never)]

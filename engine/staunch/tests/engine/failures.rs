@@ -3,11 +3,10 @@
 use crate::faulty::{Deed, Moment, faulty};
 use crate::harness::{eventually, place};
 use crate::topic::{Failure, Topic};
-use staunch::core::Table;
 use staunch::core::batch::Batch;
 use staunch::core::context::SourceContext;
-use staunch::core::keyed::{KeyedStep, Output, Properties};
 use staunch::core::source::{Progress, Records, Source, SplitReader};
+use staunch::core::step::{Properties, Step, StepCx};
 use staunch::prelude::*;
 use staunch::{discard, generator, memory};
 use std::sync::Arc;
@@ -62,26 +61,18 @@ struct Passes {
     gives: fn(u64) -> bool,
 }
 
-impl KeyedStep<u64, u64> for Passes {
-    type Namespace = ();
-    type State = ();
+impl Step<u64, u64> for Passes {
     type Out = u64;
-    type Side = ();
-
-    fn process(
-        &mut self,
-        batch: &mut Batch<(u64, u64)>,
-        _: &mut Table<u64, (), ()>,
-        output: &mut Output<u64, ()>,
-    ) -> Result<()> {
-        for (_, n) in batch.items.drain(..) {
-            if (self.gives)(n) { output.emit_at(n, 0) } else { output.emit(n) }
-        }
-        Ok(())
-    }
 
     fn properties(&self) -> Properties {
         Properties { emits_event_time: self.says, ..Properties::of("pass") }
+    }
+
+    fn process(&mut self, input: &mut Batch<(u64, u64)>, cx: &mut StepCx<u64>) -> Result<()> {
+        for (_, n) in input.items.drain(..) {
+            if (self.gives)(n) { cx.emit_at(n, 0) } else { cx.emit(n) }
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +83,7 @@ fn a_step_that_lies_about_its_event_time_ends_the_job_before_a_record_is_lost() 
             let numbers = memory::collection((0..100_u64).collect::<Vec<_>>())
                 .event_time(|_| Timestamp::MIN, Duration::ZERO);
             let step = Passes { says, gives };
-            let passed = job.source("numbers", numbers).key_by(|n| *n).process("liar", |n| n, step).0;
+            let passed = job.source("numbers", numbers).key_by(|n| *n).step("liar", |_| step).main;
             passed.filter(|_| true).sink("output", discard::sink());
             Ok(())
         });
@@ -112,7 +103,7 @@ fn timed_and_untimed_records_come_together_without_event_times() {
         let untimed = job.source("untimed", memory::collection((5_000..10_000_u64).collect::<Vec<_>>()));
         let both = job.source("timed", timed).union(untimed);
         let step = Passes { says: false, gives: |_| false };
-        let passed = both.filter(|_| true).key_by(|n| n % 7).process("pass", |n| n, step).0;
+        let passed = both.filter(|_| true).key_by(|n| n % 7).step("pass", |_| step).main;
         passed.sink("output", sink.clone());
         Ok(())
     });

@@ -30,6 +30,7 @@ mod refusals;
 mod rescale;
 mod sinks;
 mod splits;
+mod steps;
 mod verbs;
 mod waits;
 mod windows;

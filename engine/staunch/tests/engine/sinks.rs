@@ -2,12 +2,12 @@
 
 use crate::harness::place;
 use staunch::core::error::Kind;
-use staunch::prelude::*;
 
 #[cfg(feature = "sqlite")]
 mod a_table {
     use super::*;
     use serde::Serialize;
+    use staunch::memory;
 
     #[derive(Clone, Serialize)]
     struct Reading {

@@ -15,7 +15,7 @@ pub(super) fn check(
     now: &StateOfStep,
     accepted: &BTreeSet<String>,
 ) -> Result<()> {
-    let StateOfStep { name, properties, .. } = now;
+    let StateOfStep { step: name, properties, .. } = now;
     let changes = changes(stored, now);
     if changes.is_empty() {
         return Ok(());

@@ -58,7 +58,7 @@ pub(crate) fn take_over(
 ) -> Result<Recovery> {
     let Identity { lineage: fresh, holder } = identity;
     if let Some(step) =
-        config.accept_changes.iter().find(|step| registry.states.iter().all(|s| s.name != **step))
+        config.accept_changes.iter().find(|step| registry.states.iter().all(|s| s.step != **step))
     {
         return Err(Error::job(format!(
             "a change of a step `{step}` is to be accepted, but this job has no step of that name that keeps state"
@@ -113,18 +113,25 @@ fn check_fit(manifest: &Manifest, registry: &Registry, accepted: &BTreeSet<Strin
     let checkpoint = manifest.checkpoint;
     for (name, part) in &manifest.states {
         match registry.states.iter().find(|state| state.name == *name) {
-            Some(StateOfStep { schema, .. }) if *schema != part.schema => {
+            Some(StateOfStep { schema, step, .. }) if *schema != part.schema => {
+                let which = name
+                    .strip_prefix(&format!("{step}."))
+                    .map_or_else(String::new, |state| format!(" `{state}`"));
                 return Err(Error::job(format!(
-                    "the state of this step has another type than in checkpoint {checkpoint}:\n{}\nRun the program that wrote it, or start anew with --from none and another output",
+                    "the state{which} of this step has another type than in checkpoint {checkpoint}:\n{}\nRun the program that wrote it, or start anew with --from none and another output",
                     schema_diff(&part.schema, schema)
                 ))
-                .in_step(name));
+                .in_step(step));
             }
             Some(state) => changes::check(checkpoint, part, state, accepted)?,
             None if part.shards.iter().all(|shard| shard.files.is_empty()) => {}
             None => {
+                let what = match name.split_once('.') {
+                    Some((step, state)) => format!("a state `{state}` of step `{step}`"),
+                    None => format!("state of a step `{name}`"),
+                };
                 return Err(Error::job(format!(
-                    "checkpoint {checkpoint} has state of a step `{name}`, which this job does not have. Was it renamed? Give it its old name, or start anew with --from none"
+                    "checkpoint {checkpoint} has {what}, which this job does not have. Was it renamed? Give it its old name, or start anew with --from none"
                 )));
             }
         }

@@ -1,13 +1,13 @@
 //! Where a graph is being built: on a live worker, or only to check the plan. And what a live one does.
 
 use crate::error::{Error, Result};
-use crate::keyed::Properties;
 use crate::place::{At, Place, Role};
 use crate::plan::{Node, NodeId, Plan};
 use crate::runtime::control::committing::CommitterFactory;
 use crate::runtime::control::splits::Enumerator;
 use crate::runtime::process::shared::Shared;
 use crate::runtime::process::tick::{Tick, tick};
+use crate::step::{DeclaredTable, Properties};
 use staunch_checkpoint::StatePart;
 use staunch_state::{Assignment, Groups};
 use std::cell::RefCell;
@@ -40,8 +40,10 @@ pub(crate) struct Registry {
     pub(crate) places: Vec<At>,
 }
 
-/// A step that keeps state.
+/// One state of a step.
 pub(crate) struct StateOfStep {
+    pub(crate) step: String,
+    /// The name in checkpoints.
     pub(crate) name: String,
     pub(crate) schema: String,
     pub(crate) properties: Properties,
@@ -94,10 +96,14 @@ impl Site<'_> {
         self.registry.borrow_mut().places.extend(places.into_iter().map(at));
     }
 
-    pub(crate) fn register_state(&self, name: &str, schema: String, properties: Properties) {
+    pub(crate) fn register_state(&self, step: &str, table: &DeclaredTable, properties: &Properties) {
         if self.live.is_none() {
-            let state = StateOfStep { name: name.to_owned(), schema, properties };
-            self.registry.borrow_mut().states.push(state);
+            self.registry.borrow_mut().states.push(StateOfStep {
+                step: step.to_owned(),
+                name: table.name.clone(),
+                schema: table.schema.clone(),
+                properties: properties.clone(),
+            });
         }
     }
 }

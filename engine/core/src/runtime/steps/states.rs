@@ -1,8 +1,8 @@
 //! The named states of a stateful step on one worker: opened and restored, frozen at barriers, handed over.
 //!
 //! A step may have any number of states, each in a table of its own kind and type. Here they are a list of
-//! [`AnyTable`]s: the types are known to the step alone, which keeps the tables and lends them for what is done
-//! with all of them. All tables of a step are frozen for the same barrier, and with the same watermark.
+//! [`AnyTable`]s: the types are known to the step alone, which has handles on the tables and uses them in its calls;
+//! between these calls, what is here is done. All tables of a step are frozen for the same barrier, and with the same watermark.
 //!
 //! What a checkpoint knows of states goes by the names that [`state_name`] makes. A state that the restored
 //! checkpoint does not have begins empty.
@@ -10,13 +10,16 @@
 use crate::batch::BATCH_RECORDS;
 use crate::crash;
 use crate::error::Result;
+use crate::runtime::life::worker::Site;
 use crate::runtime::process::shared::{Message, Shared};
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
 use staunch_state::{
-    AnyTable, Namespace, PersistedShard, Persister, StateError, StateKey, StateValue, Table, TableConfig,
-    TableStats, restore_table,
+    AnyTable, Groups, PersistedShard, Persister, SpillShared, StateError, TableConfig, TableStats,
+    restore_table,
 };
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,27 +27,45 @@ use std::time::Instant;
 /// than a batch changes, so that the freeze outruns the writes.
 const SLICE: usize = 4 * BATCH_RECORDS;
 
-/// The name of a state in checkpoints. The only state of a step has the step's name, several have their own
+/// The name of a state in checkpoints. One that is named like its step has the step's name, others have their own
 /// behind it. Names of steps and states have no dot, so no two are alike.
 pub(crate) fn state_name(step: &str, state: Option<&str>) -> String {
     state.map_or_else(|| step.to_owned(), |state| format!("{step}.{state}"))
 }
 
-/// The tables of one step, in the order in which they were opened with [`States::open`].
-pub(crate) trait Tables {
-    /// One of them.
-    fn table(&mut self, at: usize) -> &mut dyn AnyTable;
+/// With what the table of a state is made.
+pub(crate) struct TableSettings {
+    /// None if the graph is only being checked: then no table is used.
+    live: Option<(Arc<Shared>, u32)>,
 }
 
-impl<K: StateKey, N: Namespace, V: StateValue> Tables for Table<K, N, V> {
-    fn table(&mut self, _: usize) -> &mut dyn AnyTable {
-        self
+impl TableSettings {
+    pub(crate) fn of_site(site: &Site<'_>) -> Self {
+        let live = site.live.as_ref().map(|worker| (Arc::clone(&worker.shared), worker.index as u32));
+        Self { live }
     }
-}
 
-impl Tables for Vec<Box<dyn AnyTable>> {
-    fn table(&mut self, at: usize) -> &mut dyn AnyTable {
-        &mut *self[at]
+    /// For the state of this name ([`state_name`]).
+    pub(crate) fn table(&self, name: &str) -> TableConfig {
+        let name = name.to_owned();
+        let Some((shared, worker)) = &self.live else {
+            return TableConfig {
+                name,
+                groups: Groups::new(1),
+                owned: Vec::new(),
+                memory_budget_bytes: 0,
+                spill_dir: PathBuf::new(),
+                spill: SpillShared::new(0, 0),
+            };
+        };
+        TableConfig {
+            spill_dir: shared.spill_dir.join(format!("{name}-{worker}")),
+            name,
+            groups: shared.groups,
+            owned: shared.assignment.of_worker(*worker).collect(),
+            memory_budget_bytes: shared.table_bytes,
+            spill: Arc::clone(&shared.spill),
+        }
     }
 }
 
@@ -63,6 +84,8 @@ pub(crate) struct States {
 
 struct Opened {
     name: String,
+    /// The step has a handle on it too, and uses it in its calls.
+    table: Rc<RefCell<dyn AnyTable>>,
     persister: Persister,
 }
 
@@ -89,30 +112,22 @@ impl States {
         }
     }
 
-    /// Opens a state ([`state_name`]) in the table that `make` makes, loading what the restored checkpoint has for
-    /// this worker's key groups.
-    pub(crate) fn open<T: AnyTable>(&mut self, name: &str, make: impl FnOnce(TableConfig) -> T) -> Result<T> {
+    /// Opens a state ([`state_name`]) in a new table, loading what the restored checkpoint has for this worker's key
+    /// groups.
+    pub(crate) fn open(&mut self, name: String, table: Rc<RefCell<dyn AnyTable>>) -> Result<()> {
         let (shared, worker) = (&self.shared, self.worker);
-        let mut table = make(TableConfig {
-            name: name.to_owned(),
-            groups: shared.groups,
-            owned: shared.assignment.of_worker(worker).collect(),
-            memory_budget_bytes: shared.table_bytes,
-            spill_dir: shared.spill_dir.join(format!("{name}-{worker}")),
-            spill: Arc::clone(&shared.spill),
-        });
-        let part = shared.restored.as_ref().and_then(|m| m.states.get(name));
+        let part = shared.restored.as_ref().and_then(|m| m.states.get(&name));
         let shards = part.map_or(&[][..], |part| &part.shards);
-        let stats = restore_table(&mut table, &*shared.storage, shards)?;
+        let stats = restore_table(&mut *table.borrow_mut(), &*shared.storage, shards)?;
         if part.is_some() {
             tracing::debug!(step = self.step, state = name, worker, ?stats, "state restored");
             self.restored = true;
             let oldest = shards.iter().filter_map(|shard| shard.watermark_ms).min();
             self.watermark = self.watermark.into_iter().chain(oldest).min();
         }
-        let persister = shared.persister(name, worker, stats.continues)?;
-        self.opened.push(Opened { name: name.to_owned(), persister });
-        Ok(table)
+        let persister = shared.persister(&name, worker, stats.continues)?;
+        self.opened.push(Opened { name, table, persister });
+        Ok(())
     }
 
     /// Whether the restored checkpoint has any of the states.
@@ -131,20 +146,15 @@ impl States {
     }
 
     /// A barrier: what the tables hold now is frozen for its checkpoint. Carry it out with [`States::slice`].
-    pub(crate) fn begin(
-        &mut self,
-        tables: &mut dyn Tables,
-        checkpoint: CheckpointId,
-        watermark: Option<i64>,
-    ) -> Result<()> {
+    pub(crate) fn begin(&mut self, checkpoint: CheckpointId, watermark: Option<i64>) -> Result<()> {
         let began = Instant::now();
         // The protocol has one undecided checkpoint at a time, so an unfinished freeze belongs to an
         // abandoned one. Its entries are still needed: the next snapshot builds upon it.
         while self.is_freezing() {
-            self.slice(tables)?;
+            self.slice()?;
         }
-        for (at, opened) in self.opened.iter().enumerate() {
-            tables.table(at).begin_freeze(opened.persister.next_mode())?;
+        for opened in &self.opened {
+            opened.table.borrow_mut().begin_freeze(opened.persister.next_mode())?;
         }
         self.freezing = Some(Freezing { checkpoint, watermark, done: 0 });
         self.asked.set(false);
@@ -153,7 +163,7 @@ impl States {
     }
 
     /// Freezes a slice, and hands over what is complete.
-    pub(crate) fn slice(&mut self, tables: &mut dyn Tables) -> Result<()> {
+    pub(crate) fn slice(&mut self) -> Result<()> {
         let began = Instant::now();
         let mut budget = SLICE;
         while let Some(Freezing { checkpoint, watermark, done }) = self.freezing
@@ -163,7 +173,7 @@ impl States {
                 self.freezing = None;
                 break;
             }
-            let table = tables.table(done);
+            let mut table = self.opened[done].table.borrow_mut();
             if table.freeze_slice(&mut budget)? {
                 if done + 1 == self.opened.len() {
                     crash::pass("state.frozen");
@@ -199,13 +209,13 @@ impl States {
     }
 
     /// Keeps the memory of all tables within its budget, and asks for a checkpoint if only that helps; true if more is to be done now.
-    pub(crate) fn maintain(&self, tables: &mut dyn Tables) -> Result<bool> {
+    pub(crate) fn maintain(&self) -> Result<bool> {
         let mut more = false;
-        for at in 0..self.opened.len() {
-            let table = tables.table(at);
+        for opened in &self.opened {
+            let mut table = opened.table.borrow_mut();
             more |= table.maintain()?;
             if table.wants_checkpoint() && !self.asked.replace(true) {
-                let full = Message::MemoryFull(self.opened[at].name.clone());
+                let full = Message::MemoryFull(opened.name.clone());
                 // After a failure nobody listens, and that is fine.
                 let _ = self.shared.coordinator.send(full);
             }
@@ -214,10 +224,10 @@ impl States {
     }
 
     /// The figures of all tables together.
-    pub(crate) fn stats(&self, tables: &mut dyn Tables) -> TableStats {
+    pub(crate) fn stats(&self) -> TableStats {
         let mut all = TableStats::default();
-        for at in 0..self.opened.len() {
-            let one = tables.table(at).stats();
+        for opened in &self.opened {
+            let one = opened.table.borrow().stats();
             all.keys_in_memory += one.keys_in_memory;
             all.spilled += one.spilled;
             all.memory_bytes += one.memory_bytes;
