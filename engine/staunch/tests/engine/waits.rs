@@ -3,7 +3,8 @@
 use crate::harness::{eventually, place};
 use crate::topic::Topic;
 use staunch::core::background::blocking;
-use staunch::core::source::{Source, SourceContext};
+use staunch::core::context::SourceContext;
+use staunch::core::source::Source;
 use staunch::memory::collect;
 use staunch::prelude::*;
 use std::sync::{Arc, Condvar, Mutex};
