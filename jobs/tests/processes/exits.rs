@@ -83,7 +83,7 @@ fn a_reader_that_panics_on_its_own_thread_ends_the_job_with_2_and_its_text() {
     let ended = case.run("--what reader-panics --workers 2");
     assert_eq!(ended.code, Some(2), "{}", ended.log);
     let last = ended.log.lines().last().unwrap();
-    for word in ["error: ", "step `lines`", "the reader panicked", "a line without a colon"] {
+    for word in ["error: ", "step `lines`", "the reader of ", " panicked", "a line without a colon"] {
         assert!(last.contains(word), "no {word:?}: {last}");
     }
 }
