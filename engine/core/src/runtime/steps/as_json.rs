@@ -78,6 +78,7 @@ fn is_same(one: &Value, other: &Value) -> bool {
 }
 
 #[cfg(test)]
+#[allow(dead_code, reason = "what is read and not used is what these types are about")]
 mod tests {
     use super::*;
     use serde::Deserialize;
