@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+/// Files that a worker has open at a time, unless they are followed.
+const OPEN_FILES: usize = 8;
 /// How often a followed directory is looked at for new files.
 const DISCOVER_EVERY: Duration = Duration::from_millis(500);
 /// Longest record by default.
@@ -113,6 +115,16 @@ impl<F: Format> Source for Files<F> {
 
     fn discover_every(&self) -> Option<Duration> {
         self.follow.then_some(DISCOVER_EVERY)
+    }
+
+    fn open_at_once(&self) -> usize {
+        // Readers of followed files cost little; one that is dropped would not see that its file is deleted.
+        if self.follow { usize::MAX } else { OPEN_FILES }
+    }
+
+    fn forgets(&self) -> bool {
+        // A followed file ends when it is deleted, and another one may have its name. Of others a list is made once.
+        self.follow
     }
 
     async fn open(

@@ -77,11 +77,41 @@ pub enum Kind {
     Final,
 }
 
-/// Positions of one source.
+/// Positions of one source: what its [segments](crate::book) say, oldest first, overridden by what is listed here.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct SourcePart {
-    /// Every split that the job has ever opened, finished ones too, in no order.
+    /// The splits that are moving, or have lately come to rest, in no order.
     pub splits: Vec<SplitPart>,
+    /// Identities of splits that are forgotten, though a segment has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<String>,
+    /// Files with all other splits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentRef>,
+    /// Highest event time seen in any split, forgotten ones included, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub max_event_time_ms: Option<i64>,
+}
+
+impl SourcePart {
+    /// Whether nothing was ever read of the source.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.splits.is_empty() && self.segments.is_empty()
+    }
+}
+
+/// One immutable file of splits in the checkpoint storage.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct SegmentRef {
+    /// Name in the checkpoint storage.
+    pub name: String,
+    /// Length.
+    pub bytes: u64,
+    /// CRC-32C of the whole file.
+    pub crc32c: u32,
+    /// Splits in it, forgotten ones included.
+    pub splits: u64,
 }
 
 /// Where one split stands.

@@ -53,7 +53,7 @@ pub enum What {
         checkpoint: CheckpointId,
         /// Kept until removed by hand.
         savepoint: bool,
-        /// Names of its state files.
+        /// Names of its files.
         files: BTreeSet<String>,
         /// The prepared output that it lists.
         pending: BTreeSet<Prepared>,
@@ -172,7 +172,7 @@ pub fn expire(
     Expiry { slots, files: files.into_iter().cloned().collect() }
 }
 
-/// Files of `stored` (all names under `state/`) that no manifest refers to.
+/// Files of `stored` (all names under `state/` and `splits/`) that no manifest refers to.
 ///
 /// Only for a generation that has confirmed its fence and reads no input yet: `stored` is listed after
 /// the fence, and `manifests` are *all* checkpoints of the log.
@@ -182,10 +182,12 @@ pub fn orphans<'a>(stored: &[String], manifests: impl IntoIterator<Item = &'a Ma
     stored.iter().filter(|name| !used.contains(name.as_str())).cloned().collect()
 }
 
-/// Names of the state files of a checkpoint.
+/// Names of the files of a checkpoint: state, and segments of splits.
 fn files(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    let segments = manifest.sources.values().flat_map(|source| &source.segments);
     let shards = manifest.states.values().flat_map(|state| &state.shards);
-    shards.flat_map(|shard| &shard.files).map(|file| file.name.as_str())
+    let state = shards.flat_map(|shard| &shard.files).map(|file| file.name.as_str());
+    state.chain(segments.map(|file| file.name.as_str()))
 }
 
 fn prepared(manifest: &Manifest) -> impl Iterator<Item = Prepared> {

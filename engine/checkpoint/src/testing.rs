@@ -20,7 +20,11 @@ pub(crate) fn manifest(checkpoint: u32, generation: u64, pending: &[u32]) -> Man
         taken_at_ms: 1_700_000_000_000,
         groups: 128,
         workers: 1,
-        sources: [("in".to_owned(), SourcePart { splits: vec![split("a", u64::from(checkpoint))] })].into(),
+        sources: [(
+            "in".to_owned(),
+            SourcePart { splits: vec![split("a", u64::from(checkpoint))], ..SourcePart::default() },
+        )]
+        .into(),
         states: [("counts".to_owned(), StatePart::of("u64 -> u64"))].into(),
         sinks: [("out".to_owned(), SinkPart { pending })].into(),
         guarantee: Guarantee::ExactlyOnce,

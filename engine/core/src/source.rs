@@ -8,10 +8,12 @@
 use crate::context::SourceContext;
 use crate::error::Result;
 use crate::place::Place;
+use crate::sink::CommitError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::future::Future;
+use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ pub trait Source: Send + Sync + 'static {
     /// What is needed to open one split; kept in the checkpoint.
     type Split: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static;
     /// Where a reader stands; kept in the checkpoint.
-    type Position: Serialize + DeserializeOwned + Clone + Debug + Send + 'static;
+    type Position: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static;
     /// Reads one split.
     type Reader: SplitReader<Record = Self::Record, Position = Self::Position>;
 
@@ -38,6 +40,31 @@ pub trait Source: Send + Sync + 'static {
         &self,
         context: &SourceContext,
     ) -> impl Future<Output = Result<Vec<(String, Self::Split)>>> + Send;
+
+    /// Whether a split that has ended, and is no longer listed, is forgotten. If its identity is listed again later,
+    /// that is a new split, read from its beginning. So only say so if a listing has *everything*, and an identity
+    /// never comes back for something that was read. Otherwise every split that ever was stays in the checkpoints.
+    fn forgets(&self) -> bool {
+        false
+    }
+
+    /// How many splits one instance has open at a time. If there are more, they take turns: one that has had nothing
+    /// for a quarter of a second, or was read for long, is dropped and later opened again where it stood.
+    fn open_at_once(&self) -> usize {
+        64
+    }
+
+    /// Opens what tells the outside how far it may forget, if that is wanted; one for the whole source, before any
+    /// split is opened. See [`Acknowledger`].
+    ///
+    /// # Errors
+    /// The outside cannot be reached, or refuses.
+    fn acknowledger(
+        &self,
+        _context: &SourceContext,
+    ) -> impl Future<Output = Result<Option<Acknowledging<Self::Position>>>> + Send {
+        async { Ok(None) }
+    }
 
     /// How often to look for new splits; `None` if the set is fixed at start. A source that looks for
     /// new splits never ends by itself.
@@ -118,11 +145,65 @@ pub trait SplitReader: Send + 'static {
     /// The position of the *next* record: what [`Source::open`] gets after a restart. It covers exactly
     /// what [`SplitReader::poll`] has handed out.
     fn position(&self) -> Self::Position;
+}
 
-    /// The checkpoint in which this split stood at `position` is decided, and its output committed.
-    /// For sources that acknowledge to an outside system (queues, consumer groups): hand the work to a
-    /// task of your own, never block here. A notice may be lost; a later one covers it.
-    fn decided(&mut self, _position: &Self::Position) {}
+/// Tells the outside what it may forget: a queue, a consumer group, a replication slot.
+///
+/// It is told of a checkpoint only after all output up to that checkpoint is committed, so nothing that is forgotten
+/// can be needed again. It is told of every split that has changed, ended ones too, and the last checkpoint of a run
+/// is acknowledged before the run ends. After a crash it is told again of everything that the restored checkpoint
+/// knows; meanwhile the outside may deliver again what was not acknowledged, and a reader that is opened at a position
+/// passes over what is before that.
+pub trait Acknowledger: Send + 'static {
+    /// Where a reader stands.
+    type Position;
+
+    /// What is before these positions, each in its split, is done with. Idempotent: that is a success too if it
+    /// was acknowledged already.
+    ///
+    /// # Errors
+    /// [`CommitError::Retry`] if it may have happened or may yet work: the engine asks again, with a limit.
+    /// [`CommitError::Refused`] if it never will: the job stops.
+    fn acknowledge(
+        &mut self,
+        upto: &[(String, Self::Position)],
+    ) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+type Acknowledged<'a> = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send + 'a>>;
+
+/// An [`Acknowledger`] of any type; see [`Source::acknowledger`].
+pub struct Acknowledging<P>(Box<dyn ErasedAcknowledger<P>>);
+
+impl<P> Debug for Acknowledging<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Acknowledging")
+    }
+}
+
+impl<P: Send + Sync + 'static> Acknowledging<P> {
+    /// By this one.
+    pub fn by(acknowledger: impl Acknowledger<Position = P>) -> Self {
+        Self(Box::new(acknowledger))
+    }
+
+    /// See [`Acknowledger::acknowledge`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn acknowledge(&mut self, upto: &[(String, P)]) -> Result<(), CommitError> {
+        self.0.acknowledge_boxed(upto).await
+    }
+}
+
+trait ErasedAcknowledger<P>: Send {
+    fn acknowledge_boxed<'a>(&'a mut self, upto: &'a [(String, P)]) -> Acknowledged<'a>;
+}
+
+impl<A: Acknowledger> ErasedAcknowledger<A::Position> for A {
+    fn acknowledge_boxed<'a>(&'a mut self, upto: &'a [(String, A::Position)]) -> Acknowledged<'a> {
+        Box::pin(self.acknowledge(upto))
+    }
 }
 
 /// What a reader has to say after a poll.

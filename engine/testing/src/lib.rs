@@ -42,6 +42,7 @@ pub mod operator_test;
 pub mod oracle;
 pub mod power;
 pub mod process;
+pub mod queue;
 pub mod quiescence;
 pub mod rows;
 #[cfg(feature = "crash-points")]
@@ -55,3 +56,4 @@ pub mod victim;
 pub use job_test::{Crash, JobTest, Script, script};
 #[cfg(feature = "crash-points")]
 pub use operator_test::OperatorTest;
+pub use queue::Queue;

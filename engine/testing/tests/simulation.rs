@@ -78,7 +78,10 @@ fn every_planted_bug_is_found_by_some_seed() {
     let signs = [
         ("committed_before_decision", &["of which the checkpoint directory knows nothing"][..]),
         ("recommit_skipped", &["rows of", "rows of its key"]),
-        ("fencing_skipped", &["that was replaced said", "doubled: ", "rows of its key"]),
+        (
+            "fencing_skipped",
+            &["that was replaced said", "doubled: ", "rows of its key", "acknowledged and gone"],
+        ),
         ("positions_late", doubled),
         ("acknowledgement_counted_twice", &["at the end", "rows of its key"]),
         ("shared_file_deleted", &["though the checkpoint lists it"]),

@@ -2,8 +2,9 @@
 
 use super::message::{Part, Parts, Report};
 use super::output::Reported;
+use crate::book::{self, Book, SegmentFile};
 use crate::ids::{CheckpointId, Slot};
-use crate::manifest::{Kind, Manifest, SourcePart, SplitPart, StatePart};
+use crate::manifest::{Kind, Manifest, SplitPart, StatePart};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The one undecided checkpoint.
@@ -23,6 +24,10 @@ pub(super) struct Attempt {
 pub(super) struct Publication {
     pub(super) slot: Slot,
     pub(super) manifest: Box<Manifest>,
+    /// What the manifest names and is to be stored before it.
+    pub(super) segments: Vec<SegmentFile>,
+    /// The book of splits once this is decided.
+    pub(super) book: Book,
     /// Answers that did not tell the outcome. Once there was one, "failed" does not tell it either: the
     /// first try may yet arrive.
     pub(super) unknown: u32,
@@ -51,15 +56,18 @@ impl Attempt {
             .collect()
     }
 
-    /// Names of the state files reported so far.
+    /// Names of the files that it has made so far.
     pub(super) fn files(&self) -> impl Iterator<Item = &String> {
-        self.reports
+        let segments = self.publication.iter().flat_map(|publication| &publication.segments);
+        let state = self
+            .reports
             .values()
             .flat_map(|report| match report {
                 Report::State(shard) => shard.files.as_slice(),
                 Report::Source(_) | Report::Sink(_) => &[],
             })
-            .map(|file| &file.name)
+            .map(|file| &file.name);
+        state.chain(segments.map(|file| &file.name))
     }
 
     /// The state part of the manifest.
@@ -74,21 +82,15 @@ impl Attempt {
         states
     }
 
-    /// The source part of the manifest: what was reported, and of splits that nobody reported what was
-    /// `known` before, since a lost position is a split read twice.
+    /// What the sources reported. Each instance reports the splits that have changed since the last decision.
     ///
     /// # Errors
     /// Two instances report the same split differently.
-    pub(super) fn sources(
-        &self,
-        parts: &Parts,
-        known: &BTreeMap<String, SourcePart>,
-    ) -> Result<BTreeMap<String, SourcePart>, String> {
-        let mut splits: BTreeMap<String, BTreeMap<&str, &SplitPart>> =
-            parts.sources.iter().map(|(name, _)| (name.clone(), BTreeMap::new())).collect();
+    pub(super) fn splits(&self) -> Result<book::Reported<'_>, String> {
+        let mut splits = book::Reported::new();
         for (part, report) in &self.reports {
             let (Part::Source { name, .. }, Report::Source(reported)) = (part, report) else { continue };
-            let of_source = splits.entry(name.clone()).or_default();
+            let of_source = splits.entry(name).or_default();
             for split in reported {
                 if let Some(other) = of_source.insert(&split.id, split)
                     && other != split
@@ -97,15 +99,18 @@ impl Attempt {
                 }
             }
         }
-        for (name, part) in known {
-            let of_source = splits.entry(name.clone()).or_default();
-            for split in &part.splits {
-                of_source.entry(&split.id).or_insert(split);
+        Ok(splits)
+    }
+
+    /// The splits whose end was reported, by source.
+    pub(super) fn finished(&self) -> BTreeMap<String, Vec<SplitPart>> {
+        let mut finished: BTreeMap<String, Vec<SplitPart>> = BTreeMap::new();
+        for (part, report) in &self.reports {
+            let (Part::Source { name, .. }, Report::Source(reported)) = (part, report) else { continue };
+            for split in reported.iter().filter(|split| split.finished) {
+                finished.entry(name.clone()).or_default().push(split.clone());
             }
         }
-        let part = |splits: BTreeMap<&str, &SplitPart>| SourcePart {
-            splits: splits.into_values().cloned().collect(),
-        };
-        Ok(splits.into_iter().map(|(name, splits)| (name, part(splits))).collect())
+        finished
     }
 }

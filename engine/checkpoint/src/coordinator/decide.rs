@@ -135,11 +135,14 @@ impl Coordinator {
         if attempt.publication.is_some() || attempt.reports.len() < self.all.len() {
             return;
         }
-        let sources = match attempt.sources(&self.setup.parts, &self.known) {
-            Ok(sources) => sources,
+        let checkpoint = attempt.checkpoint;
+        let draft = match attempt.splits() {
+            Ok(reported) => {
+                let names = self.setup.parts.sources.iter().map(|(name, _)| name.as_str());
+                self.book.draft(names, &reported, checkpoint, self.setup.generation)
+            }
             Err(fault) => return self.internal(fault),
         };
-        let checkpoint = attempt.checkpoint;
         let manifest = Box::new(Manifest {
             format: manifest::FORMAT,
             job: self.setup.job.clone(),
@@ -150,15 +153,22 @@ impl Coordinator {
             taken_at_ms: attempt.taken_at_ms,
             groups: self.setup.groups,
             workers: self.setup.workers,
-            sources,
+            sources: draft.book.sources(),
             states: attempt.states(&self.setup.parts),
             sinks: self.output.listed(attempt.reported()),
             guarantee: self.setup.guarantee,
         });
         let slot = self.next_slot;
-        self.actions.push(Action::Publish { checkpoint, slot, manifest: manifest.clone() });
+        let segments = draft.files;
+        self.actions.push(Action::Publish {
+            checkpoint,
+            slot,
+            manifest: manifest.clone(),
+            segments: segments.clone(),
+        });
         if let Some(attempt) = &mut self.attempt {
-            attempt.publication = Some(Publication { slot, manifest, unknown: 0 });
+            attempt.publication =
+                Some(Publication { slot, manifest, segments, book: draft.book, unknown: 0 });
         }
     }
 
@@ -184,8 +194,8 @@ impl Coordinator {
             }
             Published::Failed(_) => {
                 publication.unknown += 1;
-                let manifest = publication.manifest.clone();
-                self.actions.push(Action::Publish { checkpoint, slot, manifest });
+                let (manifest, segments) = (publication.manifest.clone(), publication.segments.clone());
+                self.actions.push(Action::Publish { checkpoint, slot, manifest, segments });
             }
             Published::Unknown(_) => {
                 publication.unknown += 1;
@@ -202,13 +212,17 @@ impl Coordinator {
         self.next_slot = publication.slot.next();
         self.log.push(Entry::checkpoint(publication.slot, &publication.manifest));
         self.output.decide(attempt.reported());
-        self.known = publication.manifest.sources;
+        self.book = publication.book;
+        self.acknowledgements.decide(&attempt);
+        let ended = attempt.finished();
         self.ending = match kind {
             Kind::Stop => Some(StopReason::Stopped),
             Kind::Final => Some(StopReason::Finished),
             Kind::Periodic | Kind::Savepoint { .. } => None,
         };
         self.actions.push(Action::Decided { checkpoint, kind });
+        let ended = ended.into_iter().map(|(source, splits)| Action::Ended { source, splits });
+        self.actions.extend(ended);
         if self.ending.is_some()
             && let Some(kind) = self.waiting.savepoint.take()
         {
@@ -230,6 +244,25 @@ impl Coordinator {
         }
         self.expire(BTreeSet::new());
         self.go_on(now_ms);
+    }
+
+    /// The outside has taken an acknowledgement.
+    pub(super) fn acknowledged(&mut self, source: &str, now_ms: u64) {
+        if !self.acknowledgements.confirm(source) {
+            return self.internal(format!("source {source:?} acknowledged what it was not asked to"));
+        }
+        self.commit();
+        self.go_on(now_ms);
+    }
+
+    /// Splits that cannot come up again leave the book, and that of a checkpoint on its way into the log: the one
+    /// after it does not know them.
+    pub(super) fn forget(&mut self, source: &str, splits: &[String]) {
+        let since = CheckpointId(self.next_checkpoint.0.saturating_sub(1));
+        self.book.forget(source, splits, since);
+        if let Some(publication) = self.attempt.as_mut().and_then(|attempt| attempt.publication.as_mut()) {
+            publication.book.forget(source, splits, since);
+        }
     }
 
     /// Deletes what is no longer needed, and those of the `leftover` files that no checkpoint refers to.

@@ -1,5 +1,6 @@
 //! What goes into the coordinator and what comes out.
 
+use crate::book::SegmentFile;
 use crate::ids::{CheckpointId, Slot};
 use crate::manifest::{Committable, Kind, Manifest, Shard, SplitPart, StatePart};
 use crate::retention::Expiry;
@@ -12,6 +13,8 @@ use std::fmt;
 pub struct Parts {
     /// Sources: name, number of instances.
     pub sources: Vec<(String, u32)>,
+    /// Those of them that acknowledge to the outside.
+    pub acknowledging: BTreeSet<String>,
     /// Stateful steps: name, what they say of their state (without shards), number of instances.
     pub states: Vec<(String, StatePart, u32)>,
     /// Sinks: name, number of instances.
@@ -88,7 +91,8 @@ impl fmt::Display for Part {
 /// What a part says when everything that it holds of a checkpoint is durable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Report {
-    /// Where the splits stand that this instance owns or has finished.
+    /// Where the splits stand that have changed since the newest checkpoint that the instance knows to be
+    /// decided. All others stand where the last report said.
     Source(Vec<SplitPart>),
     /// The instance's state. A file that a shard leaves out never comes back in a later one of the
     /// same step and worker.
@@ -146,6 +150,27 @@ pub enum Event {
         /// Highest id that is done.
         upto: CheckpointId,
     },
+    /// These splits of a source have ended, as decided checkpoints say, and cannot come up again.
+    Forget {
+        /// The source.
+        source: String,
+        /// The splits.
+        splits: Vec<String>,
+    },
+    /// Answer to [`Action::Acknowledge`]: done.
+    Acknowledged {
+        /// The source.
+        source: String,
+    },
+    /// Answer to [`Action::Acknowledge`]: did not happen and never will.
+    AcknowledgeFailed {
+        /// The source.
+        source: String,
+        /// Up to which checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        reason: String,
+    },
     /// Answer to [`Action::Commit`]: did not happen and never will.
     CommitFailed {
         /// The sink.
@@ -180,7 +205,8 @@ pub enum Action {
         /// Why it is taken.
         kind: Kind,
     },
-    /// Put the manifest into the slot if that is free; answer with [`Event::Published`].
+    /// Store the segments, and then put the manifest into the slot if that is free; answer with
+    /// [`Event::Published`]. If a segment cannot be stored, that is [`Published::Failed`].
     Publish {
         /// The checkpoint.
         checkpoint: CheckpointId,
@@ -188,6 +214,8 @@ pub enum Action {
         slot: Slot,
         /// The manifest.
         manifest: Box<Manifest>,
+        /// What it names and is not stored yet. A file that is there already is replaced by the same bytes.
+        segments: Vec<SegmentFile>,
     },
     /// The outcome is unknown: read the slot, [`crate::log::recognise`] what it holds, answer with
     /// [`Event::Published`]. Delete and abort nothing meanwhile. Wait a little before it, longer each
@@ -198,12 +226,29 @@ pub enum Action {
         /// The slot.
         slot: Slot,
     },
-    /// The checkpoint is decided: sources may acknowledge to the outside.
+    /// The checkpoint is decided.
     Decided {
         /// The checkpoint.
         checkpoint: CheckpointId,
         /// Why it was taken.
         kind: Kind,
+    },
+    /// It is decided that these splits of a source have ended.
+    Ended {
+        /// The source.
+        source: String,
+        /// The splits.
+        splits: Vec<SplitPart>,
+    },
+    /// All output up to this checkpoint is committed: the outside may forget what is before these positions. Answer
+    /// with [`Event::Acknowledged`] or [`Event::AcknowledgeFailed`]. A source has one of these at a time.
+    Acknowledge {
+        /// The source.
+        source: String,
+        /// Up to which checkpoint.
+        upto: CheckpointId,
+        /// Splits and their positions.
+        splits: Vec<(String, serde_json::Value)>,
     },
     /// Commit these, in this order, idempotently; answer with [`Event::Committed`] or
     /// [`Event::CommitFailed`]. A sink has one of these at a time.
@@ -253,6 +298,16 @@ pub enum StopReason {
         /// The sink.
         sink: String,
         /// Id of the committable.
+        checkpoint: CheckpointId,
+        /// Why.
+        reason: String,
+    },
+    /// What a source reads from will not take an acknowledgement.
+    #[error("source {source_name:?} will not take the acknowledgement of checkpoint {checkpoint}: {reason}")]
+    AcknowledgeRefused {
+        /// The source.
+        source_name: String,
+        /// The checkpoint.
         checkpoint: CheckpointId,
         /// Why.
         reason: String,

@@ -18,6 +18,7 @@
 //!   carried, so the job restarts from its last checkpoint. (A source or a stateful step that failed is
 //!   harmless: its next report covers the epoch.)
 
+mod acknowledge;
 mod attempt;
 mod decide;
 mod message;
@@ -25,9 +26,11 @@ mod output;
 
 pub use message::{Action, Event, Part, Parts, Published, Report, StopReason};
 
+use crate::book::{Book, Segment};
 use crate::ids::{CheckpointId, Generation, Slot};
-use crate::manifest::{Guarantee, Kind, Manifest, SourcePart};
+use crate::manifest::{Guarantee, Kind, Manifest};
 use crate::retention::Entry;
+use acknowledge::Acknowledgements;
 use attempt::Attempt;
 use output::Output;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +56,8 @@ pub struct Setup {
     pub next_slot: Slot,
     /// The restored checkpoint.
     pub restored: Option<Manifest>,
+    /// The segments that it names, by source, in its order.
+    pub segments: BTreeMap<String, Vec<Segment>>,
     /// What the log retains, oldest first, the own fence included ([`crate::Recovery::log`]).
     pub log: Vec<Entry>,
     /// How many checkpoints to keep, savepoints apart.
@@ -77,8 +82,9 @@ pub struct Coordinator {
     output: Output,
     /// Requests that wait for the undecided checkpoint.
     waiting: Waiting,
-    /// Positions of the last decided checkpoint, or of the restored one.
-    known: BTreeMap<String, SourcePart>,
+    /// Where all splits stand, as of the last decision.
+    book: Book,
+    acknowledgements: Acknowledgements,
     /// What the log retains, oldest first.
     log: Vec<Entry>,
     /// State files of aborted checkpoints: deleted at the next decision, unless it refers to them.
@@ -112,6 +118,9 @@ impl Coordinator {
             _ => None,
         };
         let output = Output::new(sinks, setup.restored.as_ref());
+        let segments = std::mem::take(&mut setup.segments);
+        let book = setup.restored.as_ref().map(|m| Book::restore(m, segments)).unwrap_or_default();
+        let known = setup.restored.as_ref().map(|manifest| (manifest.checkpoint, &book));
         Self {
             all: setup.parts.all(),
             first: setup.next_checkpoint,
@@ -121,7 +130,8 @@ impl Coordinator {
             recommitted: output.is_confirmed(),
             output,
             waiting: Waiting::default(),
-            known: setup.restored.as_ref().map(|m| m.sources.clone()).unwrap_or_default(),
+            acknowledgements: Acknowledgements::new(&setup.parts.acknowledging, known),
+            book,
             log: std::mem::take(&mut setup.log),
             leftover: BTreeSet::new(),
             failures: 0,
@@ -150,6 +160,12 @@ impl Coordinator {
     #[must_use]
     pub fn is_recommitted(&self) -> bool {
         self.recommitted
+    }
+
+    /// The generation is only to end: the checkpoint that ends the job is decided, or was restored.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// The undecided checkpoint.
@@ -185,6 +201,11 @@ impl Coordinator {
                 self.published(checkpoint, slot, outcome, now_ms);
             }
             Event::Committed { sink, upto } => self.committed(&sink, upto, now_ms),
+            Event::Forget { source, splits } => self.forget(&source, &splits),
+            Event::Acknowledged { source } => self.acknowledged(&source, now_ms),
+            Event::AcknowledgeFailed { source, checkpoint, reason } => {
+                self.stop(StopReason::AcknowledgeRefused { source_name: source, checkpoint, reason });
+            }
             Event::CommitFailed { sink, checkpoint, reason } => {
                 self.stop(StopReason::CommitRefused { sink, checkpoint, reason });
             }
@@ -253,6 +274,7 @@ impl Coordinator {
         }
         if self.ending.is_some() {
             if self.output.is_confirmed()
+                && self.acknowledgements.is_done()
                 && let Some(reason) = self.ending.take()
             {
                 self.stop(reason);
@@ -267,6 +289,9 @@ impl Coordinator {
     fn commit(&mut self) {
         for (sink, committables) in self.output.next_commits() {
             self.actions.push(Action::Commit { sink, committables });
+        }
+        for (source, upto, splits) in self.acknowledgements.next_calls(self.output.oldest_pending()) {
+            self.actions.push(Action::Acknowledge { source, upto, splits });
         }
     }
 

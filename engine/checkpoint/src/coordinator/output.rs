@@ -120,6 +120,11 @@ impl Output {
         true
     }
 
+    /// The oldest checkpoint with output that is decided and not confirmed.
+    pub(super) fn oldest_pending(&self) -> Option<CheckpointId> {
+        self.sinks.values().flat_map(|sink| &sink.pending).map(|c| c.checkpoint).min()
+    }
+
     /// Nothing is left to be committed.
     pub(super) fn is_confirmed(&self) -> bool {
         self.sinks.values().all(|sink| sink.pending.is_empty())

@@ -1,10 +1,11 @@
 //! The rules, one by one. Every interleaving of them is in `tests/`.
 
 use super::*;
-use crate::manifest::{Committable, Guarantee, Shard, StatePart};
+use crate::manifest::{Committable, Guarantee, Shard, SourcePart, SplitPart, StatePart};
 use crate::testing::{committable, fence, manifest, shard, split};
 
 mod aborts;
+mod acknowledgements;
 mod commits;
 mod ends;
 
@@ -19,12 +20,14 @@ fn setup() -> Setup {
         workers: 2,
         parts: Parts {
             sources: vec![("in".into(), 1)],
+            acknowledging: BTreeSet::new(),
             states: vec![("counts".into(), StatePart::of("u64 -> u64"), 1)],
             sinks: vec![("out".into(), 2)],
         },
         next_checkpoint: CheckpointId(4),
         next_slot: Slot(10),
         restored: None,
+        segments: BTreeMap::new(),
         log: vec![Entry::fence(Slot(9), &fence(GENERATION, 4, None))],
         retained: 2,
         tolerated_failures: 2,
@@ -217,10 +220,11 @@ fn a_job_without_parts_decides_at_once() {
 
 #[test]
 fn splits_of_all_instances_are_merged_and_no_known_position_is_lost() {
+    let of = |splits| SourcePart { splits, ..SourcePart::default() };
     let restored = Manifest {
         sources: [
-            ("in".to_owned(), SourcePart { splits: vec![split("a", 1), split("done", 9)] }),
-            ("removed".to_owned(), SourcePart { splits: vec![split("z", 5)] }),
+            ("in".to_owned(), of(vec![split("a", 1), split("done", 9)])),
+            ("removed".to_owned(), of(vec![split("z", 5)])),
         ]
         .into(),
         ..manifest(3, 1, &[])

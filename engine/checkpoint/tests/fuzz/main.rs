@@ -6,7 +6,7 @@ mod mutate;
 use mutate::{Watched, fuzz};
 use staunch_checkpoint::{
     CheckpointId, Committable, Fence, FileKind, FileRef, Generation, Guarantee, Kind, Manifest, Record,
-    Shard, SinkPart, Slot, SourcePart, SplitPart, StatePart, Turn, parse_slot, slot_name,
+    SegmentRef, Shard, SinkPart, Slot, SourcePart, SplitPart, StatePart, Turn, parse_slot, slot_name,
 };
 
 #[global_allocator]
@@ -44,6 +44,14 @@ fn manifest(kind: Kind) -> Manifest {
                     finished: false,
                     max_event_time_ms: Some(-5),
                 }],
+                forgotten: vec!["b".into()],
+                segments: vec![SegmentRef {
+                    name: "splits/in/6-g3".into(),
+                    bytes: 300,
+                    crc32c: 7,
+                    splits: 2,
+                }],
+                max_event_time_ms: Some(40),
             },
         )]
         .into(),

@@ -6,7 +6,7 @@ use staunch_checkpoint::{
     Action, CheckpointId, Committable, Coordinator, Event, Expiry, FileKind, FileRef, Generation, Guarantee,
     Kind, Part, Published, Record, Recovery, Report, Setup, Shard, SplitPart, StopReason, log, retention,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone)]
 enum Phase {
@@ -140,6 +140,7 @@ impl Process {
             next_checkpoint: recovery.next_checkpoint,
             next_slot: recovery.slot.next(),
             restored,
+            segments: BTreeMap::new(),
             log: recovery.log,
             retained: 1,
             tolerated_failures: 3,
@@ -290,7 +291,7 @@ impl Process {
             assert!(self.ended.is_none(), "{action:?} after the end");
             match action {
                 Action::Barrier { checkpoint, .. } => self.barrier(world, checkpoint),
-                Action::Publish { checkpoint, slot, manifest } => {
+                Action::Publish { checkpoint, slot, manifest, .. } => {
                     self.publish = Some(Publish { checkpoint, slot, manifest, look: false });
                 }
                 Action::Reread { .. } => {
@@ -303,7 +304,11 @@ impl Process {
                 }
                 Action::Expire(expiry) => self.expiries.push_back(expiry),
                 Action::Aborted { .. } => world.seen.aborted += 1,
-                Action::Decided { .. } | Action::Dropped { .. } => {}
+                // No source of this world acknowledges, or ends.
+                Action::Decided { .. }
+                | Action::Dropped { .. }
+                | Action::Ended { .. }
+                | Action::Acknowledge { .. } => {}
                 Action::Stop(reason) => {
                     match reason {
                         StopReason::Fenced => world.seen.fenced += 1,

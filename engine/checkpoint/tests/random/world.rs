@@ -75,6 +75,7 @@ impl Default for World {
     fn default() -> Self {
         Self::new(Parts {
             sources: vec![("in".into(), 1)],
+            acknowledging: BTreeSet::new(),
             states: vec![("counts".into(), StatePart::of("s"), 1)],
             sinks: vec![("audit".into(), 1), ("out".into(), 2)],
         })
@@ -102,11 +103,15 @@ impl World {
 
     /// One source and one sink of two instances, small enough for every interleaving.
     pub fn small() -> Self {
-        Self::new(Parts { sources: vec![("in".into(), 1)], states: vec![], sinks: vec![("out".into(), 2)] })
+        Self::new(Parts {
+            sources: vec![("in".into(), 1)],
+            sinks: vec![("out".into(), 2)],
+            ..Parts::default()
+        })
     }
 
     pub fn all_parts(&self) -> Vec<Part> {
-        let Parts { sources, states, sinks } = &self.parts;
+        let Parts { sources, states, sinks, .. } = &self.parts;
         let mut all = Vec::new();
         all.extend(sources.iter().flat_map(|(name, n)| (0..*n).map(|i| Part::source(name, i))));
         all.extend(states.iter().flat_map(|(name, _, n)| (0..*n).map(|i| Part::state(name, i))));

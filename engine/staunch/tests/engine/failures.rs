@@ -158,7 +158,14 @@ enum Wrong {
     ListPanic,
     OpenError,
     OpenPanic,
+    ListHangs,
+    ListBlocks,
+    OpenHangs,
+    OpenBlocks,
 }
+
+/// Longer than any test waits.
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
 struct Broken(Wrong);
@@ -175,6 +182,11 @@ impl Source for Broken {
         match self.0 {
             Wrong::ListError => Err(Error::external("it cannot be listed")),
             Wrong::ListPanic => panic!("it cannot be listed"),
+            Wrong::ListHangs => std::future::pending().await,
+            Wrong::ListBlocks => {
+                std::thread::sleep(HOUR);
+                Ok(Vec::new())
+            }
             _ => Ok((0..5).map(|split| (split.to_string(), split)).collect()),
         }
     }
@@ -183,6 +195,11 @@ impl Source for Broken {
         match self.0 {
             _ if split != 4 => Ok(Never),
             Wrong::OpenPanic => panic!("it cannot be opened"),
+            Wrong::OpenHangs => std::future::pending().await,
+            Wrong::OpenBlocks => {
+                std::thread::sleep(HOUR);
+                Ok(Never)
+            }
             _ => Err(Error::external("it cannot be opened")),
         }
     }
@@ -213,6 +230,27 @@ fn a_source_that_cannot_be_listed_or_opened_ends_the_job_with_its_name() {
             job.source("broken", Broken(wrong)).sink("output", discard::sink());
             Ok(())
         });
+    }
+}
+
+#[test]
+fn a_source_that_does_not_answer_ends_the_job_with_its_name_and_what_was_waited_for() {
+    for (wrong, word) in [
+        (Wrong::ListHangs, "list its splits"),
+        (Wrong::ListBlocks, "list its splits"),
+        (Wrong::OpenHangs, "split 4 was not opened"),
+        (Wrong::OpenBlocks, "split 4 was not opened"),
+    ] {
+        let mut place = place();
+        place.config.open_timeout = Duration::from_millis(200);
+        let error = place.fail(move |job| {
+            job.source("broken", Broken(wrong)).sink("output", discard::sink());
+            Ok(())
+        });
+        assert_eq!(error.step(), Some("broken"));
+        assert_eq!(error.kind(), staunch::core::error::Kind::External);
+        let text = error.to_string();
+        assert!(text.contains(word) && text.contains("--open-timeout"), "{text}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use staunch::core::{Metrics, Request, run};
 use staunch::prelude::*;
-use staunch_checkpoint::{Kind, Manifest, Record};
+use staunch_checkpoint::{Book, Kind, Manifest, Record, Segment, SplitPart};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -110,6 +110,23 @@ impl Place {
         self.log().into_iter().filter_map(manifest).collect()
     }
 
+    /// All splits that the newest checkpoint knows, in the order of identities. They are read again if a file of
+    /// them goes away meanwhile: the job may be running.
+    pub fn splits(&self, source: &str) -> Vec<SplitPart> {
+        'again: loop {
+            let Some(manifest) = self.manifests().pop() else { return Vec::new() };
+            let mut segments = Vec::new();
+            for file in &manifest.sources[source].segments {
+                match std::fs::read(self.config.checkpoints.join(&file.name)) {
+                    Ok(bytes) => segments.push(Segment::decode(file, &bytes).unwrap()),
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue 'again,
+                    Err(e) => panic!("{}: {e}", file.name),
+                }
+            }
+            return Book::restore(&manifest, [(source.to_owned(), segments)].into()).splits(source);
+        }
+    }
+
     /// Names of all files below `state/`.
     pub fn state_files(&self) -> Vec<String> {
         files(&self.config.checkpoints.join("state"))
@@ -126,6 +143,11 @@ impl Place {
         listed.sort_unstable();
         listed.dedup();
         assert_eq!(self.state_files(), listed, "the files of state and those that checkpoints list");
+        let segments = manifests.iter().flat_map(|m| m.sources.values()).flat_map(|s| &s.segments);
+        let listed: std::collections::BTreeSet<String> = segments.map(|file| file.name.clone()).collect();
+        let stored = files(&self.config.checkpoints.join("splits"));
+        let stored = stored.into_iter().map(|name| format!("splits/{name}")).collect();
+        assert_eq!(listed, stored, "the files of splits and those that checkpoints list");
         assert!(!self.config.checkpoints.join("work").exists(), "the working directory is left");
     }
 }

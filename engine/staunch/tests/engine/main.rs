@@ -14,6 +14,7 @@ mod oracle;
 mod topic;
 
 mod bad_input;
+mod coming_and_going;
 mod commits;
 mod controls;
 mod crashes;

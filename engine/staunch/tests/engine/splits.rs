@@ -62,7 +62,7 @@ fn a_source_without_any_split_ends_at_once_unless_it_looks_for_new_ones() {
     assert!(output.committed().is_empty());
 }
 
-/// As many splits as the engine opens at a time, for each worker.
+/// As many splits as are open at a time, on each worker.
 const OPEN_AT_A_TIME: u32 = 8;
 
 /// A source without a record, whose open splits all end in the same turn: nothing is left then that could wake it.
@@ -91,6 +91,10 @@ impl Source for Empty {
 
     async fn open(&self, _split: u32, _at: Option<u32>, _: &SourceContext) -> Result<EmptyReader> {
         Ok(EmptyReader { source: self.clone(), number: None })
+    }
+
+    fn open_at_once(&self) -> usize {
+        OPEN_AT_A_TIME as usize
     }
 }
 
@@ -130,8 +134,7 @@ fn empty_splits_that_end_together_make_room_for_those_that_wait() {
         job.source("nothing", source.clone()).sink("output", sink.clone());
         Ok(())
     });
-    let manifest = place.manifests().pop().unwrap();
-    let splits = &manifest.sources["nothing"].splits;
+    let splits = place.splits("nothing");
     assert!(splits.len() == SPLITS as usize && splits.iter().all(|split| split.finished));
     assert!(output.committed().is_empty());
 }
@@ -166,7 +169,7 @@ fn a_new_split_is_found_read_and_remembered_over_a_stop_on_another_number_of_wor
         eventually("the others are read on", || sorted(output.committed()) == sorted(expected.clone()));
         expected = output.committed();
         assert_eq!(running.stop(), Outcome::Stopped);
-        assert_eq!(place.manifests().last().unwrap().sources["numbers"].splits.len(), new as usize + 1);
+        assert_eq!(place.splits("numbers").len(), new as usize + 1);
     }
 }
 

@@ -6,7 +6,7 @@ use super::fate::Fate;
 use super::observers::{counts, late, together, windows};
 use super::shape::{Row, Shape, Total, WINDOW_MS, WindowRow};
 use super::target::{Client, Direct, StagedRowsTarget, Target};
-use super::topic::{Record, Topic};
+use super::topic::{Broker, Record, Topic};
 use serde::{Deserialize, Serialize};
 use staunch::core::staged::Staged;
 use staunch::prelude::*;
@@ -29,6 +29,7 @@ pub struct Targets {
     windows: Target<WindowRow>,
     /// Staged: its sink is of the other kind than that of the windows.
     late: Target<Record>,
+    broker: Broker,
     /// Some process was asked to drain: the job may be complete before its input is.
     drained: Arc<AtomicBool>,
 }
@@ -45,8 +46,22 @@ impl Targets {
                 move |shape| windows(shape, Arc::clone(&drained))
             })),
             late: Target::new(observing(shape, |shape| late(shape.clone()))),
+            broker: Broker::default(),
             drained,
         }
+    }
+
+    /// A process was stopped: what it has read is acknowledged.
+    ///
+    /// # Errors
+    /// Says what is not.
+    pub fn check_stopped(&self, process: &str) -> Result<(), String> {
+        self.broker.check_stopped(process)
+    }
+
+    /// Somebody goes back: the input is delivered again.
+    pub fn deliver_again(&self) {
+        self.broker.deliver_again();
     }
 
     /// Says whether a process that may complete the job was asked to drain.
@@ -107,6 +122,9 @@ impl Targets {
     /// Says what is missing, or left over.
     pub fn check_complete(&self, shape: &Shape) -> Result<(), String> {
         let shape = &self.read(shape)?;
+        if !self.drained.load(SeqCst) || shape.tells_what_was_read() {
+            self.broker.check_all_forgotten(&shape.lengths)?;
+        }
         if shape.windows {
             let all = together(&self.windows.rows(), &self.late.rows(), shape)?;
             let due = shape.windows();
@@ -169,6 +187,7 @@ pub fn build(job: &Job<'_>, shape: &Shape, targets: &Targets, fate: &Fate) -> Re
             first: splits.start as u32,
             lengths: shape.lengths[splits].to_vec(),
             pauses: shape.pauses,
+            broker: targets.broker.clone(),
             fate: fate.clone(),
         };
         let of = shape.clone();

@@ -236,6 +236,9 @@ impl World {
         from: StartFrom,
     ) -> Result<Option<Started>, String> {
         self.turned |= from != StartFrom::Latest;
+        if from != StartFrom::Latest {
+            self.targets.deliver_again();
+        }
         let (shape, targets, of) = (self.shape.clone(), self.targets.clone(), fate.clone());
         let at_point: crash::Handler = {
             let fate = fate.clone();
@@ -381,7 +384,7 @@ impl World {
                 drop(life.process);
                 return match outcome {
                     Ok(Outcome::Finished | Outcome::AlreadyFinished) => Ok(true),
-                    Ok(Outcome::Stopped) => Ok(false),
+                    Ok(Outcome::Stopped) => self.targets.check_stopped(&life.fate.name()).map(|()| false),
                     Err(error) if life.fate.explains(&error) => Ok(false),
                     Err(error) => Err(format!("a process failed without any fault: {error}")),
                 };

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use staunch::core::context::SourceContext;
-use staunch::core::source::{DeadLetter, Progress, Records, Source, SplitReader};
+use staunch::core::sink::CommitError;
+use staunch::core::source::{
+    Acknowledger, Acknowledging, DeadLetter, Progress, Records, Source, SplitReader,
+};
 use staunch::core::{Error, Result};
 use staunch_testing::conformance::Can;
 use staunch_testing::conformance::source::Input;
@@ -58,8 +61,12 @@ struct Split {
     ended: bool,
     wakers: Vec<Waker>,
     acknowledged: u64,
-    /// For those who share it.
+    /// For those who share it, and those who acknowledge it.
     cursor: usize,
+    /// Where the last reader was opened.
+    opened: usize,
+    /// Where the next poll goes to.
+    seek: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -247,17 +254,12 @@ impl Source for Wrong {
         if next > split.items.len() {
             return Err(Error::job("the position is gone"));
         }
-        split.cursor = next;
-        Ok(Reader {
-            log: self.clone(),
-            name,
-            next,
-            opened: next,
-            polled: false,
-            ended: false,
-            idle: 0,
-            told: false,
-        })
+        (split.cursor, split.opened) = (next, next);
+        Ok(Reader { log: self.clone(), name, next, polled: false, ended: false, idle: 0, told: false })
+    }
+
+    async fn acknowledger(&self, _: &SourceContext) -> Result<Option<Acknowledging<At>>> {
+        Ok(Some(Acknowledging::by(Teller(self.clone()))))
     }
 }
 
@@ -265,7 +267,6 @@ pub struct Reader {
     log: Wrong,
     name: String,
     next: usize,
-    opened: usize,
     polled: bool,
     ended: bool,
     /// Polls that found nothing.
@@ -323,6 +324,7 @@ impl SplitReader for Reader {
         if log.is(Mistake::SharesACursor) {
             self.next = split.cursor;
         }
+        self.next = split.seek.take().unwrap_or(self.next);
         let took = self.take(split, out)?;
         split.cursor = self.next;
         if log.is(Mistake::AcknowledgesAtRead) {
@@ -364,18 +366,28 @@ impl SplitReader for Reader {
         };
         At { next, halved: log.is(Mistake::WritesHalfThePosition) }
     }
+}
 
-    fn decided(&mut self, at: &At) {
-        let mut inside = self.log.lock();
-        let split = inside.splits.get_mut(&self.name).unwrap();
-        split.acknowledged = match self.log.mistake {
-            Mistake::SeeksToTheDecision => {
-                self.next = at.next;
-                at.next as u64
-            }
-            Mistake::AcknowledgesAllAtADecision => self.next as u64,
-            Mistake::CountsNotices => split.acknowledged + (at.next - self.opened) as u64,
-            _ => split.acknowledged.max(at.next as u64),
-        };
+struct Teller(Wrong);
+
+impl Acknowledger for Teller {
+    type Position = At;
+
+    async fn acknowledge(&mut self, upto: &[(String, At)]) -> Result<(), CommitError> {
+        for (id, at) in upto {
+            let name = self.0.name_of(id);
+            let mut inside = self.0.lock();
+            let split = inside.splits.get_mut(&name).unwrap();
+            split.acknowledged = match self.0.mistake {
+                Mistake::SeeksToTheDecision => {
+                    split.seek = Some(at.next);
+                    at.next as u64
+                }
+                Mistake::AcknowledgesAllAtADecision => split.cursor as u64,
+                Mistake::CountsNotices => split.acknowledged + (at.next - split.opened) as u64,
+                _ => split.acknowledged.max(at.next as u64),
+            };
+        }
+        Ok(())
     }
 }

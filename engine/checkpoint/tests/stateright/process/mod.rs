@@ -231,7 +231,7 @@ impl Process {
                 Action::Barrier { checkpoint, .. } => {
                     self.channels.barrier(rules, world, checkpoint, self.generation);
                 }
-                Action::Publish { checkpoint, slot, manifest } => {
+                Action::Publish { checkpoint, slot, manifest, .. } => {
                     self.check_earned(world, checkpoint);
                     if rules.mistake == Mistake::CommitBeforeDecision {
                         for (sink, part) in &manifest.sinks {
@@ -257,7 +257,8 @@ impl Process {
                 Action::Decided { checkpoint, .. } => {
                     world.check_belief(checkpoint, self.generation);
                 }
-                Action::Dropped { .. } => {}
+                // No source of the model acknowledges, or ends.
+                Action::Dropped { .. } | Action::Ended { .. } | Action::Acknowledge { .. } => {}
                 Action::Stop(reason) => self.stop(rules, world, reason),
             }
         }

@@ -9,6 +9,7 @@ use staunch_checkpoint::{
     Action, Coordinator, Event, Guarantee, Parts, Published, Record, Setup, StatePart, StopReason, log,
     retention,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Process {
@@ -97,6 +98,7 @@ impl Process {
                 recovery.slot.next()
             },
             restored,
+            segments: BTreeMap::new(),
             log: recovery.log,
             retained: usize::from(rules.bounds.retained),
             tolerated_failures: 3,
@@ -159,6 +161,7 @@ fn parts(rules: Rules<'_>) -> Parts {
     let bounds = rules.bounds;
     Parts {
         sources: vec![("in".into(), 1)],
+        acknowledging: BTreeSet::new(),
         states: if bounds.states > 0 { vec![("n".into(), StatePart::default(), 1)] } else { Vec::new() },
         sinks: (0..u32::from(bounds.sinks))
             .map(|n| (sink_name(n).into(), u32::from(bounds.instances)))

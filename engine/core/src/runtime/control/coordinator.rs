@@ -3,6 +3,7 @@
 //! It alone knows the clock on the wall, the log's files and the committers' tasks; what to do is
 //! decided in `staunch_checkpoint`.
 
+use super::acknowledging::Due;
 use super::log::Log;
 use super::planted;
 use super::publishing::Publishing;
@@ -37,6 +38,7 @@ pub(crate) struct Driver {
     pub(crate) messages: Receiver<Message>,
     pub(crate) controls: Controls,
     pub(crate) committers: HashMap<String, UnboundedSender<Vec<Committable>>>,
+    pub(crate) acknowledgers: HashMap<String, UnboundedSender<Due>>,
     /// Source instances whose input has not ended.
     pub(crate) open_inputs: usize,
     pub(super) state: State,
@@ -115,14 +117,15 @@ impl Driver {
             expiring: Vec::new(),
             over: None,
         };
-        Self { shared, protocol, log, messages, controls, committers, open_inputs, state }
+        let acknowledgers = HashMap::new();
+        Self { shared, protocol, log, messages, controls, committers, acknowledgers, open_inputs, state }
     }
 
     /// Commits what the restored checkpoint lists; must be done before anything is read.
     pub(crate) fn recommit(&mut self) -> Result<Option<Outcome>> {
         let actions = self.protocol.start();
         self.carry_out(actions);
-        while self.state.over.is_none() && !self.protocol.is_recommitted() {
+        while self.state.over.is_none() && (!self.protocol.is_recommitted() || self.protocol.is_ending()) {
             match self.shared.io.wait(&self.messages) {
                 Some(Message::Protocol(event)) => {
                     self.feed(event);
@@ -349,16 +352,25 @@ impl Driver {
         for action in actions {
             match action {
                 Action::Barrier { checkpoint, kind } => self.barrier(checkpoint, &kind),
-                Action::Publish { checkpoint, slot, manifest } => {
+                Action::Publish { checkpoint, slot, manifest, segments } => {
                     crash::pass("decision.due");
                     if self.protocol.committables_pending() > 0 {
                         crash::pass("decision.while_pending");
                     }
                     planted::commit_early(&manifest, &self.committers);
-                    self.publish(checkpoint, slot, manifest);
+                    self.publish(checkpoint, slot, manifest, segments);
                 }
                 Action::Reread { checkpoint, slot } => self.reread(checkpoint, slot),
                 Action::Decided { checkpoint, kind } => self.decided(checkpoint, &kind),
+                Action::Ended { source, splits } => {
+                    if let Some(hub) = self.shared.splits.get(&source) {
+                        hub.ended(&splits);
+                    }
+                }
+                Action::Acknowledge { source, upto, splits } => match self.acknowledgers.get(&source) {
+                    Some(acknowledger) => drop(acknowledger.send((upto, splits))),
+                    None => self.over(Err(Error::internal(format!("source `{source}` has no acknowledger")))),
+                },
                 Action::Commit { sink, committables }
                     if crash::bug("recommit_skipped") && self.state.started.is_none() =>
                 {

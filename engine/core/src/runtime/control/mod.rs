@@ -2,6 +2,7 @@
 //!
 //! Nothing here touches a record or names the dataflow.
 
+pub(super) mod acknowledging;
 pub(super) mod committing;
 pub(super) mod coordinator;
 pub(super) mod log;

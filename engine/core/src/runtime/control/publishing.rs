@@ -8,7 +8,7 @@ use crate::crash;
 use crate::error::{Error, Result};
 use crate::runtime::process::shared::{Message, panic_text};
 use crate::runtime::process::wall_clock;
-use staunch_checkpoint::{CheckpointId, Event, Manifest, Published, Slot};
+use staunch_checkpoint::{CheckpointId, Event, Manifest, Published, SegmentFile, Slot};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,14 @@ pub(super) struct Publishing {
 }
 
 impl Driver {
-    pub(super) fn publish(&mut self, checkpoint: CheckpointId, slot: Slot, manifest: Box<Manifest>) {
+    /// Stores the segments that a manifest names, and then offers the manifest to the log.
+    pub(super) fn publish(
+        &mut self,
+        checkpoint: CheckpointId,
+        slot: Slot,
+        manifest: Box<Manifest>,
+        segments: Vec<SegmentFile>,
+    ) {
         let manifest = Arc::new(*manifest);
         self.state.publishing = Some(Publishing {
             checkpoint,
@@ -44,8 +51,15 @@ impl Driver {
             deadline: self.storage_deadline(Duration::ZERO),
             task: None,
         });
-        let log = self.log.clone();
-        self.ask_storage(checkpoint, slot, move || log.publish(slot, &manifest));
+        let (log, storage) = (self.log.clone(), Arc::clone(&self.shared.storage));
+        self.ask_storage(checkpoint, slot, move || {
+            for file in &segments {
+                if let Err(error) = storage.put(&file.name, &file.bytes) {
+                    return Published::Failed(error.to_string());
+                }
+            }
+            log.publish(slot, &manifest)
+        });
     }
 
     pub(super) fn reread(&mut self, checkpoint: CheckpointId, slot: Slot) {

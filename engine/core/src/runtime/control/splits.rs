@@ -1,16 +1,17 @@
 //! Which instance of a source reads which split, and where it begins.
 
+use super::acknowledging::{self, AnyAcknowledger};
 use crate::context::SourceContext;
 use crate::error::{Error, Result};
 use crate::runtime::steps::as_json::to_json;
 use crate::source::{Revisit, Source};
 use serde_json::Value;
 use staunch_checkpoint::SplitPart;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Splits as found: identity and description.
@@ -20,6 +21,10 @@ pub(crate) type Found = Vec<(String, Value)>;
 pub(crate) struct Enumerator {
     pub(crate) name: String,
     pub(crate) every: Option<Duration>,
+    /// See [`Source::forgets`].
+    pub(crate) forgets: bool,
+    pub(crate) acknowledger:
+        Box<dyn Fn(SourceContext) -> Later<Option<Box<dyn AnyAcknowledger>>> + Send + Sync>,
     list: Box<dyn Fn(SourceContext) -> Later<Found> + Send + Sync>,
     revisit: Box<dyn Fn(Vec<(Value, Value)>, SourceContext) -> Later<Vec<Revisit>> + Send + Sync>,
 }
@@ -28,7 +33,9 @@ type Later<A> = Pin<Box<dyn Future<Output = Result<A>> + Send>>;
 
 impl Enumerator {
     pub(crate) fn new<S: Source>(name: &str, source: Arc<S>) -> Self {
-        let again = Arc::clone(&source);
+        let (every, forgets) = (source.discover_every(), source.forgets());
+        let (again, acknowledging) = (Arc::clone(&source), Arc::clone(&source));
+        let acknowledger = move |context| acknowledging::open(Arc::clone(&acknowledging), context);
         let list = move |context: SourceContext| {
             let source = Arc::clone(&source);
             let listed: Later<Found> = Box::pin(async move {
@@ -61,7 +68,14 @@ impl Enumerator {
             });
             said
         };
-        Self { name: name.to_owned(), every: None, list: Box::new(list), revisit: Box::new(revisit) }
+        Self {
+            name: name.to_owned(),
+            every,
+            forgets,
+            acknowledger: Box::new(acknowledger),
+            list: Box::new(list),
+            revisit: Box::new(revisit),
+        }
     }
 
     /// What has become of finished splits, in the time that is given to it.
@@ -112,123 +126,166 @@ pub(crate) struct SplitHub {
     queues: Mutex<Queues>,
     /// Changes with every hand-out, so that instances look only then.
     version: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Queues {
-    known: HashMap<String, Known>,
-    of_instance: Vec<Vec<Dealt>>,
-    next: usize,
+    /// Highest event time that the restored checkpoint knows of the source.
+    pub(crate) restored_max_ms: Option<i64>,
 }
 
 /// A split on its way to an instance.
 #[derive(Debug)]
 pub(crate) struct Dealt {
     pub(crate) part: SplitPart,
-    /// The instance has a finished one of this name, whose place it takes.
-    pub(crate) again: bool,
+    /// The restored checkpoint says just this of it.
+    pub(crate) is_known: bool,
 }
 
-/// What is known of a split that was dealt.
+#[derive(Debug)]
+struct Queues {
+    /// What the restored checkpoint knows and is not dealt out yet, in the order of identities.
+    restored: BTreeMap<String, Dealt>,
+    /// Every split that was dealt or has ended, and is not forgotten.
+    known: HashMap<String, Known>,
+    of_instance: Vec<Vec<Dealt>>,
+    next: usize,
+}
+
+/// What is known of a split.
 #[derive(Debug)]
 struct Known {
-    description: Value,
+    /// Its description, as text: there may be very many of them.
+    description: Box<str>,
     instance: usize,
-    finished: bool,
+    state: State,
 }
 
-impl Queues {
-    /// Deals one out if it is new, or another one of its name than the one that was read to its end.
-    fn deal(&mut self, split: SplitPart) -> bool {
-        // Finished splits are dealt apart, so that the open ones stay evenly spread.
-        let mut instance = if split.finished { 0 } else { self.next };
-        let again = self.known.contains_key(&split.id);
-        match self.known.get(&split.id) {
-            Some(known) if !known.finished || known.description == split.split => return false,
-            // Whoever has the old one has it replaced.
-            Some(known) => instance = known.instance,
-            None if !split.finished => self.next = (self.next + 1) % self.of_instance.len(),
-            None => {}
-        }
-        let known = Known { description: split.split.clone(), instance, finished: split.finished };
-        self.known.insert(split.id.clone(), known);
-        self.of_instance[instance].push(Dealt { part: split, again });
-        true
-    }
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Open,
+    /// Read to its end, which no decided checkpoint says yet.
+    Finished,
+    /// A decided checkpoint says so.
+    Decided,
+}
+
+/// What a listing brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Splits that are new.
+    pub(crate) new: usize,
+    /// Ended ones that are not there any more.
+    pub(crate) forgotten: Vec<String>,
 }
 
 impl SplitHub {
-    /// Deals out what the checkpoint knows, in the order of identities.
-    pub(crate) fn new(workers: usize, restored: Vec<SplitPart>) -> Arc<Self> {
-        let hub = Self {
-            queues: Mutex::new(Queues {
-                known: HashMap::new(),
-                of_instance: (0..workers).map(|_| Vec::new()).collect(),
-                next: 0,
-            }),
-            version: AtomicU64::new(0),
+    /// Takes what the checkpoint knows; [`SplitHub::deal_restored`] deals it out.
+    pub(crate) fn new(workers: usize, restored: Vec<SplitPart>, restored_max_ms: Option<i64>) -> Arc<Self> {
+        let dealt = |part: SplitPart| (part.id.clone(), Dealt { part, is_known: true });
+        let queues = Queues {
+            restored: restored.into_iter().map(dealt).collect(),
+            known: HashMap::new(),
+            of_instance: (0..workers).map(|_| Vec::new()).collect(),
+            next: 0,
         };
-        hub.deal(restored);
-        Arc::new(hub)
+        Arc::new(Self { queues: Mutex::new(queues), version: AtomicU64::new(0), restored_max_ms })
     }
 
-    fn deal(&self, mut splits: Vec<SplitPart>) -> usize {
-        splits.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let dealt = splits.into_iter().map(|split| usize::from(queues.deal(split))).sum();
-        if dealt > 0 {
-            self.version.fetch_add(1, SeqCst);
-        }
-        dealt
-    }
-
-    /// A split was read to its end.
-    pub(crate) fn finished(&self, id: &str) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = queues.known.get_mut(id) {
-            known.finished = true;
-        }
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Of the splits that were found, those that the checkpoint says are finished, with their positions.
     pub(crate) fn finished_of(&self, found: &Found) -> Vec<(String, Value, Value)> {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let parts = queues.of_instance.iter().flatten().map(|dealt| &dealt.part).filter(|part| part.finished);
-        let positions: HashMap<&str, &Value> =
-            parts.filter_map(|part| Some((part.id.as_str(), part.position.as_ref()?))).collect();
+        let queues = self.queues();
         let with_position = |(id, split): &(String, Value)| {
-            positions.get(id.as_str()).map(|position| (id.clone(), split.clone(), (*position).clone()))
+            let part = queues.restored.get(id).map(|dealt| &dealt.part).filter(|part| part.finished)?;
+            Some((id.clone(), split.clone(), part.position.clone()?))
         };
         found.iter().filter_map(with_position).collect()
     }
 
-    /// Deals everything anew, before anybody took anything, with what the source says of finished splits.
+    /// What the source says of finished splits, before any is dealt out.
     pub(crate) fn revise(&self, said: Vec<(String, Value, Revisit)>) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let said: HashMap<String, (Value, Revisit)> =
-            said.into_iter().map(|(id, split, said)| (id, (split, said))).collect();
-        let dealt = queues.of_instance.iter_mut().flat_map(std::mem::take);
-        let mut parts: Vec<SplitPart> = dealt.map(|dealt| dealt.part).collect();
-        parts.sort_by(|a, b| a.id.cmp(&b.id));
-        queues.known.clear();
-        queues.next = 0;
-        for mut part in parts {
-            if let Some((split, said)) = said.get(&part.id) {
-                part.split = split.clone();
-                part.finished = *said == Revisit::Finished;
-                if *said == Revisit::New {
-                    part.position = None;
-                }
+        let mut queues = self.queues();
+        for (id, split, said) in said {
+            let Some(dealt) = queues.restored.get_mut(&id) else { continue };
+            dealt.part.split = split;
+            if said != Revisit::Finished {
+                (dealt.part.finished, dealt.is_known) = (false, false);
             }
-            queues.deal(part);
+            if said == Revisit::New {
+                (dealt.part.position, dealt.part.max_event_time_ms) = (None, None);
+            }
         }
     }
 
-    /// Deals out the splits that are new; returns how many those were.
-    pub(crate) fn discovered(&self, found: Found) -> usize {
-        let new =
-            |(id, split)| SplitPart { id, split, position: None, finished: false, max_event_time_ms: None };
-        self.deal(found.into_iter().map(new).collect())
+    /// Deals out what the checkpoint knows. What has ended is nobody's, and only not to be read again.
+    pub(crate) fn deal_restored(&self) {
+        let mut queues = self.queues();
+        for (id, dealt) in std::mem::take(&mut queues.restored) {
+            if dealt.part.finished {
+                let description = dealt.part.split.to_string().into();
+                queues.known.insert(id, Known { description, instance: 0, state: State::Decided });
+            } else {
+                queues.deal(dealt, None);
+            }
+        }
+        self.version.fetch_add(1, SeqCst);
+    }
+
+    /// Deals out the splits that are new, and those that are others of their names than the ones that were read to
+    /// their ends. If `forgets`, those that have ended and are not found are forgotten.
+    pub(crate) fn listed(&self, mut found: Found, forgets: bool) -> Listed {
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut queues = self.queues();
+        let mut forgotten = Vec::new();
+        if forgets {
+            let is_there = |id: &String| found.binary_search_by(|(other, _)| other.cmp(id)).is_ok();
+            queues.known.retain(|id, known| {
+                let goes = known.state == State::Decided && !is_there(id);
+                if goes {
+                    forgotten.push(id.clone());
+                }
+                !goes
+            });
+        }
+        let mut new = 0;
+        for (id, split) in found {
+            // Whoever read the old one may still have to report its end: the new one is to come to the same.
+            let instance = match queues.known.get(&id) {
+                Some(known) if known.state == State::Open || *known.description == *split.to_string() => {
+                    continue;
+                }
+                Some(known) if known.state == State::Finished => Some(known.instance),
+                _ => None,
+            };
+            let part = SplitPart { id, split, position: None, finished: false, max_event_time_ms: None };
+            queues.deal(Dealt { part, is_known: false }, instance);
+            new += 1;
+        }
+        if new > 0 {
+            self.version.fetch_add(1, SeqCst);
+        }
+        Listed { new, forgotten }
+    }
+
+    /// A split was read to its end.
+    pub(crate) fn finished(&self, id: &str) {
+        if let Some(known) = self.queues().known.get_mut(id) {
+            known.state = State::Finished;
+        }
+    }
+
+    /// It is decided that these have ended.
+    pub(crate) fn ended(&self, splits: &[SplitPart]) {
+        let mut queues = self.queues();
+        for part in splits {
+            // Another one may have its name by now.
+            if let Some(known) = queues.known.get_mut(&part.id)
+                && known.state == State::Finished
+                && *known.description == *part.split.to_string()
+            {
+                known.state = State::Decided;
+            }
+        }
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -236,72 +293,23 @@ impl SplitHub {
     }
 
     pub(crate) fn take(&self, instance: usize) -> Vec<Dealt> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut queues.of_instance[instance])
+        std::mem::take(&mut self.queues().of_instance[instance])
+    }
+}
+
+impl Queues {
+    fn deal(&mut self, dealt: Dealt, instance: Option<usize>) {
+        let instance = instance.unwrap_or_else(|| {
+            let next = self.next;
+            self.next = (next + 1) % self.of_instance.len();
+            next
+        });
+        let description = dealt.part.split.to_string().into();
+        self.known.insert(dealt.part.id.clone(), Known { description, instance, state: State::Open });
+        self.of_instance[instance].push(dealt);
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::panic)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn splits_are_dealt_evenly_and_a_known_one_is_never_dealt_again() {
-        let hub = SplitHub::new(2, Vec::new());
-        let found: Found = ["c", "a", "b"].map(|id| (id.to_owned(), Value::Null)).to_vec();
-        assert_eq!(hub.discovered(found.clone()), 3);
-        assert_eq!(hub.discovered(found), 0);
-        let ids = |splits: Vec<Dealt>| splits.into_iter().map(|dealt| dealt.part.id).collect::<Vec<_>>();
-        assert_eq!(ids(hub.take(0)), ["a", "c"]);
-        assert_eq!(ids(hub.take(1)), ["b"]);
-        assert!(hub.take(0).is_empty());
-    }
-
-    fn part(id: &str, split: u32, finished: bool) -> SplitPart {
-        SplitPart {
-            id: id.into(),
-            split: split.into(),
-            position: Some(7.into()),
-            finished,
-            max_event_time_ms: None,
-        }
-    }
-
-    #[test]
-    fn another_split_of_a_name_is_dealt_once_the_first_is_finished_and_to_whoever_has_that() {
-        let hub = SplitHub::new(3, vec![part("a", 1, false), part("b", 1, false)]);
-        assert_eq!([hub.take(0).len(), hub.take(1).len()], [1, 1]);
-        let found = |split: u32| vec![("b".to_owned(), Value::from(split))];
-        assert_eq!(hub.discovered(found(2)), 0, "it is still read");
-        hub.finished("b");
-        assert_eq!((hub.discovered(found(1)), hub.discovered(found(2)), hub.discovered(found(2))), (0, 1, 0));
-        let dealt = hub.take(1);
-        let [Dealt { part, again: true }] = &dealt[..] else { panic!("{dealt:?}") };
-        assert_eq!((part.finished, &part.position), (false, &None));
-    }
-
-    #[test]
-    fn finished_splits_are_dealt_as_the_source_says_when_it_looks_at_them_again() {
-        let parts = ["a", "b", "c", "d"].map(|id| part(id, 1, id != "d"));
-        let hub = SplitHub::new(2, parts.to_vec());
-        let found: Found = ["a", "b", "c", "d", "e"].map(|id| (id.to_owned(), Value::from(2))).to_vec();
-        let finished = hub.finished_of(&found);
-        assert_eq!(finished.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
-        let said = [Revisit::Finished, Revisit::GoesOn, Revisit::New];
-        hub.revise(finished.into_iter().zip(said).map(|((id, split, _), said)| (id, split, said)).collect());
-        assert_eq!(hub.discovered(found), 1);
-        let dealt = hub.take(0).into_iter().chain(hub.take(1));
-        let mut dealt: Vec<SplitPart> = dealt.map(|dealt| dealt.part).collect();
-        dealt.sort_by(|a, b| a.id.cmp(&b.id));
-        let dealt: Vec<_> = dealt.iter().map(|p| (p.id.as_str(), p.finished, p.position.is_some())).collect();
-        let expected = [
-            ("a", true, true),
-            ("b", false, true),
-            ("c", false, false),
-            ("d", false, true),
-            ("e", false, false),
-        ];
-        assert_eq!(dealt, expected);
-    }
-}
+#[path = "splits_tests.rs"]
+mod tests;

@@ -11,19 +11,20 @@ use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
+use crate::runtime::control::acknowledging::{AcknowledgeTask, Due};
 use crate::runtime::control::committing::CommitTask;
 use crate::runtime::control::coordinator::Driver;
 use crate::runtime::control::log::Log;
-use crate::runtime::control::splits::{Enumerator, SplitHub};
+use crate::runtime::control::splits::{Enumerator, Found, SplitHub};
 use crate::runtime::process::io::Io;
 use crate::runtime::process::shared::{Message, Shared, SharedParts, caught};
 use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
 use staunch_checkpoint::coordinator::{Coordinator, Setup};
 use staunch_checkpoint::retention::surplus_fences;
-use staunch_checkpoint::{Committable, Generation, Parts, Recovery};
+use staunch_checkpoint::{Book, Committable, Event, Generation, Parts, Recovery, Segment};
 use staunch_state::storage::Storage;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::DirEntry;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -114,13 +115,21 @@ pub(crate) fn begin(
     metrics.restarts.inc_by(recovery.generation.0.saturating_sub(1) as f64);
 
     let (sender, messages) = unbounded();
-    let shared = share(ground, plan, &registry, &recovery, config, metrics, sender.clone());
+    stage.enter("reading the splits of the checkpoint")?;
+    let segments = read_segments(&recovery, &*ground.storage)?;
+    let book = recovery.restore.as_ref().map(|(_, manifest)| Book::restore(manifest, segments.clone()));
+    let book = book.unwrap_or_default();
+    let shared = share(ground, plan, &registry, &recovery, config, metrics, sender.clone(), &book);
     let committers = open_committers(&shared, &registry, &stage)?;
     let finished = recovery.already_finished;
-    let protocol = Coordinator::new(setup(&shared, &registry, recovery));
+    let acknowledgers = open_acknowledgers(&shared, &registry, &stage)?;
+    let mut setup = setup(&shared, &registry, recovery, segments);
+    setup.parts.acknowledging = acknowledgers.keys().cloned().collect();
+    let protocol = Coordinator::new(setup);
     let open_inputs = registry.sources.len() * shared.config.workers;
     let mut driver =
         Driver::new(Arc::clone(&shared), protocol, log.clone(), messages, controls, committers, open_inputs);
+    driver.acknowledgers = acknowledgers;
     stage.enter_limited("publishing what the checkpoint lists")?;
     let finished = driver.recommit()?.is_some() || finished;
     crash::pass("recovery.recommitted");
@@ -149,15 +158,15 @@ fn share(
     config: RunConfig,
     metrics: &Metrics,
     coordinator: Sender<Message>,
+    book: &Book,
 ) -> Arc<Shared> {
     let restored = recovery.restore.as_ref().map(|(_, manifest)| manifest.clone());
     let splits = registry
         .sources
         .iter()
         .map(|source| {
-            let part = restored.as_ref().and_then(|m| m.sources.get(&source.name));
-            let known = part.map_or_else(Vec::new, |part| part.splits.clone());
-            (source.name.clone(), SplitHub::new(config.workers, known))
+            let (known, highest) = (book.splits(&source.name), book.max_event_time_ms(&source.name));
+            (source.name.clone(), SplitHub::new(config.workers, known, highest))
         })
         .collect();
     Arc::new(Shared::new(SharedParts {
@@ -258,7 +267,12 @@ fn announce(recovery: &Recovery) {
     }
 }
 
-fn setup(shared: &Shared, registry: &Registry, recovery: Recovery) -> Setup {
+fn setup(
+    shared: &Shared,
+    registry: &Registry,
+    recovery: Recovery,
+    segments: BTreeMap<String, Vec<Segment>>,
+) -> Setup {
     let instances = shared.config.workers as u32;
     Setup {
         job: shared.config.job.clone(),
@@ -268,12 +282,14 @@ fn setup(shared: &Shared, registry: &Registry, recovery: Recovery) -> Setup {
         workers: instances,
         parts: Parts {
             sources: registry.sources.iter().map(|s| (s.name.clone(), instances)).collect(),
+            acknowledging: BTreeSet::new(),
             states: registry.states.iter().map(|s| (s.name.clone(), s.part(), instances)).collect(),
             sinks: registry.sinks.iter().map(|s| (s.name.clone(), instances)).collect(),
         },
         next_checkpoint: recovery.next_checkpoint,
         next_slot: recovery.slot.next(),
         restored: recovery.restore.map(|(_, manifest)| manifest),
+        segments,
         log: recovery.log,
         retained: shared.config.retained,
         tolerated_failures: shared.config.tolerated_failures,
@@ -356,6 +372,52 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) -> 
     Ok(committers)
 }
 
+/// Reads the segments of splits that the restored checkpoint names.
+fn read_segments(recovery: &Recovery, storage: &dyn Storage) -> Result<BTreeMap<String, Vec<Segment>>> {
+    let mut segments = BTreeMap::new();
+    for (source, part) in recovery.restore.iter().flat_map(|(_, manifest)| &manifest.sources) {
+        for file in &part.segments {
+            let bytes = storage.get(&file.name)?;
+            let segment = Segment::decode(file, &bytes).map_err(|e| {
+                let what = format!(
+                    "{e}. It has positions of splits; restore the file in {} from a backup, or start from an older \
+                     checkpoint (--from ID)",
+                    storage.place()
+                );
+                Error::job(what).in_step(source)
+            })?;
+            segments.entry(source.clone()).or_insert_with(Vec::new).push(segment);
+        }
+    }
+    Ok(segments)
+}
+
+type Acknowledgers = HashMap<String, tokio::sync::mpsc::UnboundedSender<Due>>;
+
+/// Opens the acknowledgers of the sources that have one.
+fn open_acknowledgers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) -> Result<Acknowledgers> {
+    let mut acknowledgers = HashMap::new();
+    for source in &registry.sources {
+        stage.enter(format!("source `{}`: opening its acknowledger", source.name))?;
+        let context = shared.source_context(&source.name, 0);
+        let limit = context.deadline;
+        let opening = (source.acknowledger)(context);
+        let opened = async {
+            tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+                Err(Error::external(format!(
+                    "its acknowledger was not opened within {limit:?} (--open-timeout)"
+                )))
+            })
+        };
+        let Some(acknowledger) = caught(&source.name, || shared.io.block_on(opened))? else { continue };
+        let (sender, due) = tokio::sync::mpsc::unbounded_channel();
+        let task = AcknowledgeTask { source: source.name.clone(), acknowledger, shared: Arc::clone(shared) };
+        shared.spawn(&source.name, "the acknowledger", task.run(due));
+        acknowledgers.insert(source.name.clone(), sender);
+    }
+    Ok(acknowledgers)
+}
+
 /// Lists the splits of every source, and goes on looking where that is wanted.
 fn find_splits(shared: &Arc<Shared>, registry: Registry, stage: &Stage) -> Result<()> {
     for source in registry.sources {
@@ -369,13 +431,26 @@ fn find_splits(shared: &Arc<Shared>, registry: Registry, stage: &Stage) -> Resul
             let said = caught(&source.name, || shared.io.block_on(source.revisit(finished, context)))?;
             hub.revise(said);
         }
-        hub.discovered(found);
+        hub.deal_restored();
+        take_listing(shared, &source, found);
         if let Some(every) = source.every {
             let step = source.name.clone();
             shared.spawn(step, "looking for new splits", discover(source, every, Arc::clone(shared)));
         }
     }
     Ok(())
+}
+
+/// Deals new splits out and forgets those that are gone; says how many are new.
+fn take_listing(shared: &Shared, source: &Enumerator, found: Found) -> usize {
+    let listed = shared.splits[&source.name].listed(found, source.forgets);
+    if !listed.forgotten.is_empty() {
+        tracing::debug!(source = source.name, splits = listed.forgotten.len(), "ended splits are forgotten");
+        shared.tell(Event::Forget { source: source.name.clone(), splits: listed.forgotten });
+        // So that a checkpoint comes that does not know them any more.
+        shared.clock.note_activity();
+    }
+    listed.new
 }
 
 /// Looks for new splits until the job ends. What looking again cannot change ends it.
@@ -389,7 +464,7 @@ async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>) {
         }
         match listed {
             Ok(found) => {
-                let new = shared.splits[&source.name].discovered(found);
+                let new = take_listing(&shared, &source, found);
                 if new > 0 {
                     tracing::info!(source = source.name, new, "new splits");
                     shared.clock.note_activity();

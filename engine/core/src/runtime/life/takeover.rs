@@ -138,7 +138,7 @@ fn check_fit(manifest: &Manifest, registry: &Registry, accepted: &BTreeSet<Strin
     }
     let sources: BTreeSet<&str> = registry.sources.iter().map(|s| s.name.as_str()).collect();
     for (name, part) in &manifest.sources {
-        if !sources.contains(name.as_str()) && !part.splits.is_empty() {
+        if !sources.contains(name.as_str()) && !part.is_empty() {
             return Err(Error::job(format!(
                 "checkpoint {checkpoint} has positions of a source `{name}`, which this job does not have. Was it renamed? Give it its old name, or start anew with --from none"
             )));
@@ -172,7 +172,8 @@ fn check_guarantee(manifest: &Manifest, now: Guarantee) -> Result<()> {
 /// Deletes state files that no retained checkpoint refers to: left-overs of crashes, and of merging.
 /// Only while `generation` writes none.
 pub(crate) fn remove_orphans(storage: &dyn Storage, log: &Log, generation: Generation) -> Result<()> {
-    let stored = storage.list("state/")?;
+    let mut stored = storage.list("state/")?;
+    stored.extend(storage.list("splits/")?);
     // Read after listing: a newer generation that wrote any of these files is in the log by now.
     let records = log.read()?;
     if records.iter().any(|(_, record)| record.generation() > generation) {

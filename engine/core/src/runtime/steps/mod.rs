@@ -12,6 +12,7 @@ pub(super) mod routing;
 pub(super) mod sink;
 pub(super) mod source;
 pub(super) mod split;
+pub(super) mod splits;
 pub(super) mod stateful;
 pub(super) mod states;
 pub(super) mod transform;

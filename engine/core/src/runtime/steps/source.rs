@@ -6,6 +6,7 @@
 
 use super::marks::{Mark, Marks};
 use super::split::{Split, Status};
+use super::splits::{Drained, Splits, Turn};
 use crate::batch::{BATCH_RECORDS, Batch};
 use crate::context::SourceContext;
 use crate::crash;
@@ -38,12 +39,8 @@ use timely::scheduling::{Activator, SyncActivator};
 const STEPS_AHEAD: usize = 4;
 /// Batches read in one activation before other steps get their turn.
 const BATCHES_PER_TURN: usize = 16;
-/// Splits of one instance that are open at a time, unless new data may come in all of them.
-const OPEN_SPLITS: usize = 8;
 /// How soon a source that waits for its sinks looks again.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
-/// How soon a source looks whether a split takes too long to be opened.
-const LOOK_FOR_DEADLINE: Duration = Duration::from_millis(500);
 
 type Output<T> = OutputBuilder<Tick, NoopBuilder<Batch<T>>>;
 
@@ -73,9 +70,7 @@ pub(crate) fn source<'s, S: Source>(
     dead_letters: bool,
 ) -> SourceFlows<'s, S::Record> {
     if site.live.is_none() {
-        let mut enumerator = Enumerator::new(name, Arc::clone(&source));
-        enumerator.every = source.discover_every();
-        site.registry.borrow_mut().sources.push(enumerator);
+        site.registry.borrow_mut().sources.push(Enumerator::new(name, Arc::clone(&source)));
         site.register_places(name, Role::Reads, source.places());
     }
     if dead_letters {
@@ -155,9 +150,7 @@ struct Driver<S: Source> {
     look_at: Option<Instant>,
     waker: Waker,
     policy: Option<EventTimePolicy>,
-    splits: Vec<Split<S>>,
-    /// The split whose turn it is.
-    turn: usize,
+    splits: Splits<S>,
     splits_version: Option<u64>,
     /// Ticks with records that are not through the sinks yet, and their bytes.
     unfinished: VecDeque<(Tick, usize)>,
@@ -169,7 +162,6 @@ struct Driver<S: Source> {
     /// Time, highest time, idle.
     sent_mark: Option<(i64, i64, bool)>,
     ended: bool,
-    seen_decided: u32,
     metrics: StepMetrics,
 }
 
@@ -187,6 +179,7 @@ impl<S: Source> Driver<S> {
     ) -> Self {
         // Not the clock's time: a barrier may have come already, and is to be answered.
         held.downgrade(tick(worker.shared.first_epoch.0, 0));
+        let splits = Splits::new(source.open_at_once());
         Self {
             metrics: worker.shared.metrics.step(&name, worker.index),
             policy: options.policy(),
@@ -200,8 +193,7 @@ impl<S: Source> Driver<S> {
             again,
             look_at: None,
             waker,
-            splits: Vec::new(),
-            turn: 0,
+            splits,
             splits_version: None,
             unfinished: VecDeque::new(),
             bytes_this_tick: 0,
@@ -209,7 +201,6 @@ impl<S: Source> Driver<S> {
             highest: None,
             sent_mark: None,
             ended: false,
-            seen_decided: 0,
         }
     }
 
@@ -223,7 +214,6 @@ impl<S: Source> Driver<S> {
         let mut held_back = false;
         self.follow_clock()?;
         self.take_splits()?;
-        self.tell_decided();
         self.retire_finished_steps();
         let quiet = self.worker.shared.quiet.load(SeqCst);
         let draining = self.worker.shared.draining.load(SeqCst);
@@ -263,13 +253,13 @@ impl<S: Source> Driver<S> {
             self.bytes_this_tick = 0;
         }
         for closed in epoch(mine)..epoch(now) {
-            let parts: Result<Vec<_>> =
-                self.splits.iter_mut().map(|split| split.checkpoint(CheckpointId(closed))).collect();
+            let decided = CheckpointId(self.worker.shared.decided.load(SeqCst));
+            let parts = self.splits.report(CheckpointId(closed), decided)?;
             crash::pass("source.positions_captured");
             self.worker.shared.tell(Event::Ack {
                 part: Part::source(&self.name, self.worker.index as u32),
                 checkpoint: CheckpointId(closed),
-                report: Report::Source(parts?),
+                report: Report::Source(parts),
             });
         }
         self.held.downgrade(now);
@@ -277,45 +267,22 @@ impl<S: Source> Driver<S> {
     }
 
     fn take_splits(&mut self) -> Result<()> {
-        let hub = &self.worker.shared.splits[&self.name];
+        let shared = &self.worker.shared;
+        let hub = &shared.splits[&self.name];
         if self.splits_version != Some(hub.version()) {
             self.splits_version = Some(hub.version());
-            for Dealt { part, again } in hub.take(self.worker.index) {
-                self.highest = self.highest.max(part.max_event_time_ms);
-                let split = Split::new(part)?;
-                let old = again.then(|| self.splits.iter().position(|old| old.id() == split.id())).flatten();
-                match old {
-                    Some(old) => self.splits[old] = split,
-                    None => self.splits.push(split),
-                }
+            self.highest = self.highest.max(hub.restored_max_ms);
+            for Dealt { part, is_known } in hub.take(self.worker.index) {
+                self.splits.add(Split::new(part, is_known)?)?;
             }
         }
-        let limit = if self.source.discover_every().is_some() { usize::MAX } else { OPEN_SPLITS };
-        let mut busy = self.splits.iter().filter(|s| s.is_opening_or_open()).count();
-        let mut opening = false;
-        for split in &mut self.splits {
-            if busy < limit
-                && split.open_if_waiting(&self.source, &self.context, &self.worker.shared, &self.waker)
-            {
-                busy += 1;
-            }
-            split.collect_opened(self.context.deadline)?;
-            opening |= split.is_opening();
-        }
-        if opening {
-            self.look_again(LOOK_FOR_DEADLINE);
+        let draining = shared.draining.load(SeqCst);
+        if let Some(wait) =
+            self.splits.open_more(&self.source, &self.context, shared, &self.waker, draining)?
+        {
+            self.look_again(wait);
         }
         Ok(())
-    }
-
-    fn tell_decided(&mut self) {
-        let decided = self.worker.shared.decided.load(SeqCst);
-        if decided > self.seen_decided {
-            self.seen_decided = decided;
-            for split in &mut self.splits {
-                split.decided(CheckpointId(decided));
-            }
-        }
     }
 
     fn retire_finished_steps(&mut self) {
@@ -340,28 +307,21 @@ impl<S: Source> Driver<S> {
     ) -> Result<bool> {
         let Some(limit) = self.rate_limit() else { return Ok(false) };
         let mut buffer = Records::with_limit(limit);
-        let mut context = Context::from_waker(&self.waker);
-        for _ in 0..self.splits.len() {
-            self.turn = (self.turn + 1) % self.splits.len();
-            let split = &mut self.splits[self.turn];
-            let was_finished = split.is_finished();
-            let more = split.poll(&mut context, &mut buffer)?;
-            if split.is_finished() && !was_finished {
-                // That it is finished must come into a checkpoint, even if no record comes any more: a file
-                // may be deleted after its end. And another split may wait for its place.
-                self.worker.shared.splits[&self.name].finished(split.id());
-                self.worker.shared.clock.note_activity();
-                self.again.activate();
-            }
-            if !buffer.records.is_empty() || !buffer.bad.is_empty() {
-                self.emit(buffer, records, letters)?;
-                return Ok(true);
-            }
-            if more {
-                return Ok(true);
-            }
+        let mut ended = Vec::new();
+        let turn = self.splits.read(&mut Context::from_waker(&self.waker), &mut buffer, &mut ended)?;
+        if !buffer.records.is_empty() || !buffer.bad.is_empty() {
+            self.emit(buffer, records, letters)?;
+            ended.extend(self.splits.let_go()?);
         }
-        Ok(false)
+        if !ended.is_empty() {
+            let hub = &self.worker.shared.splits[&self.name];
+            ended.iter().for_each(|id| hub.finished(id));
+            // That it has ended must come into a checkpoint, even if no record comes any more: a file may be deleted
+            // after its end. And another split may wait for its place.
+            self.worker.shared.clock.note_activity();
+            self.again.activate();
+        }
+        Ok(matches!(turn, Turn::More))
     }
 
     /// Reads what readers hold back only because more might come; true once there is no more of that.
@@ -370,17 +330,18 @@ impl<S: Source> Driver<S> {
             return Ok(true);
         }
         let waker = self.waker.clone();
-        let mut context = Context::from_waker(&waker);
-        let mut all = true;
-        for index in 0..self.splits.len() {
+        loop {
             let mut buffer = Records::with_limit(BATCH_RECORDS);
-            all &= self.splits[index].drain(&mut context, &mut buffer)?;
+            let drained = self.splits.drain(&mut Context::from_waker(&waker), &mut buffer)?;
             if !buffer.records.is_empty() || !buffer.bad.is_empty() {
-                self.turn = index;
                 self.emit(buffer, records, letters)?;
             }
+            match drained {
+                Drained::More => self.splits.let_go()?,
+                Drained::Later => return Ok(false),
+                Drained::All => return Ok(true),
+            };
         }
-        Ok(all)
     }
 
     /// Has the next turn come after `wait` at the latest. One timer at a time: as every turn asks for
@@ -435,7 +396,7 @@ impl<S: Source> Driver<S> {
                 assign(&batch.items, &mut batch.times);
                 batch.check_times(true)?;
                 self.highest = self.highest.max(batch.times.iter().max().copied());
-                self.splits[self.turn].saw(&batch.times);
+                self.splits.saw(&batch.times);
             }
             records.activate().session_with_builder(&self.held.records).give_container(&mut batch);
         }
@@ -480,8 +441,7 @@ impl<S: Source> Driver<S> {
     fn send_mark(&mut self, draining: bool, marks: &mut OutputBuilder<Tick, NoopBuilder<Vec<Mark>>>) {
         let Some(policy) = self.policy else { return };
         let discovering = self.source.discover_every().is_some();
-        let now =
-            if draining { Status::Ended } else { Split::combined(&mut self.splits, &policy, discovering) };
+        let now = if draining { Status::Ended } else { self.splits.status(&policy, discovering) };
         if let Some(idle) = policy.idle_after
             && !matches!(now, Status::Ended | Status::Idle)
         {
@@ -521,8 +481,7 @@ impl<S: Source> Driver<S> {
     }
 
     fn report_end(&mut self, draining: bool) {
-        let over = draining
-            || (self.source.discover_every().is_none() && self.splits.iter().all(Split::is_finished));
+        let over = draining || (self.source.discover_every().is_none() && self.splits.are_finished());
         if over && !self.ended {
             self.ended = true;
             let _ = self.worker.shared.coordinator.send(Message::Ended);

@@ -1,4 +1,4 @@
-//! One split at one source instance: opening it, reading it, its event time, its place in checkpoints.
+//! One split at one source instance: opening it, reading it, its event time, what a checkpoint says of it.
 
 use super::as_json::to_json;
 use crate::context::SourceContext;
@@ -7,16 +7,22 @@ use crate::runtime::process::shared::Shared;
 use crate::runtime::process::wall_clock;
 use crate::source::{Progress, Records, Source, SplitReader};
 use crate::time::EventTimePolicy;
-use staunch_checkpoint::{CheckpointId, SplitPart};
-use std::collections::VecDeque;
+use serde_json::Value;
+use staunch_checkpoint::SplitPart;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-/// Decided-notices that a split waits for at most; older ones are covered by newer ones.
-const NOTICES: usize = 64;
+/// A reader that has had nothing for so long gives its place to a split that waits.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
+/// One that always has something gives it up after so long, and after twice as long the next time: what it costs
+/// to open a split again must not grow with what is in it.
+const BUSY_TURN: Duration = Duration::from_secs(2);
+/// How often the turn of a split is doubled.
+const DOUBLINGS: u32 = 6;
 
 enum Reader<S: Source> {
+    /// It has no place; perhaps it never had one.
     Waiting,
     /// Since when.
     Opening(mpsc::Receiver<Result<S::Reader>>, Instant),
@@ -25,19 +31,32 @@ enum Reader<S: Source> {
 }
 
 pub(crate) struct Split<S: Source> {
-    id: String,
+    pub(crate) id: String,
     description: S::Split,
     reader: Reader<S>,
     /// Position of the next record, while no reader is open.
     position: Option<S::Position>,
     latest: Option<i64>,
-    /// Since when its reader has had nothing, and when it last said so: in between it may not have been
-    /// asked, because the sinks are behind.
+    /// Since when its readers have had nothing, and when the last one said so: in between it may not have been
+    /// asked, because the sinks are behind, or because it had no place.
     idle: Option<(Instant, Instant)>,
-    /// Positions at checkpoints that are not known to be decided.
-    undecided: VecDeque<(CheckpointId, S::Position)>,
     /// Shapes of the last description and the last position that were written.
     shapes: (Option<u64>, Option<u64>),
+    /// When the open reader was opened, and since when that one has had nothing.
+    opened: Option<(Instant, Option<Instant>)>,
+    turns: u32,
+    /// What was last said of it for a checkpoint.
+    said: Option<SplitPart>,
+    /// Its position at the barrier before; only for a planted bug.
+    before: Option<Value>,
+}
+
+/// Event time of some splits together, while it is being found.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tally {
+    lowest: Option<i64>,
+    silent: bool,
+    idle: bool,
 }
 
 /// Event time of some splits together.
@@ -53,7 +72,31 @@ pub(crate) enum Status {
     Ended,
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(id: &str, what: &str, value: serde_json::Value) -> Result<T> {
+impl Tally {
+    /// Some split holds everything back: the others do not matter.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        let lowest = match (self.lowest, other.lowest) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        Self { lowest, silent: self.silent || other.silent, idle: self.idle || other.idle }
+    }
+
+    pub(crate) fn status(self, discovering: bool) -> Status {
+        match self.lowest {
+            _ if self.silent => Status::Silent,
+            Some(lowest) => Status::Active(lowest),
+            None if self.idle || discovering => Status::Idle,
+            None => Status::Ended,
+        }
+    }
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(id: &str, what: &str, value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|e| {
         Error::job(format!(
             "split {id}: its {what} in the checkpoint is of another shape; was the source replaced by one of another type under the same name?"
@@ -63,7 +106,9 @@ fn from_json<T: serde::de::DeserializeOwned>(id: &str, what: &str, value: serde_
 }
 
 impl<S: Source> Split<S> {
-    pub(crate) fn new(part: SplitPart) -> Result<Self> {
+    /// A split that is dealt to this instance; `is_known` if the last decided checkpoint says this of it.
+    pub(crate) fn new(part: SplitPart, is_known: bool) -> Result<Self> {
+        let said = is_known.then(|| part.clone());
         let position = part.position.map(|p| from_json(&part.id, "position", p)).transpose()?;
         Ok(Self {
             description: from_json(&part.id, "description", part.split)?,
@@ -71,39 +116,36 @@ impl<S: Source> Split<S> {
             position,
             latest: part.max_event_time_ms,
             idle: None,
-            undecided: VecDeque::new(),
             shapes: (None, None),
+            opened: None,
+            turns: 0,
+            said,
+            before: None,
             id: part.id,
         })
-    }
-
-    pub(crate) fn id(&self) -> &str {
-        &self.id
     }
 
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.reader, Reader::Finished)
     }
 
-    pub(crate) fn is_opening_or_open(&self) -> bool {
-        matches!(self.reader, Reader::Opening(..) | Reader::Open(_))
+    /// Whether something of it was read: a reader may hold back what follows.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.position().is_some()
     }
 
     pub(crate) fn is_opening(&self) -> bool {
         matches!(self.reader, Reader::Opening(..))
     }
 
-    /// Begins to open the split if nobody has; the waker is called when it is open.
-    pub(crate) fn open_if_waiting(
+    /// Begins to open the split; the waker is called when it is open.
+    pub(crate) fn open(
         &mut self,
         source: &Arc<S>,
         context: &SourceContext,
         shared: &Arc<Shared>,
         waker: &Waker,
-    ) -> bool {
-        if !matches!(self.reader, Reader::Waiting) {
-            return false;
-        }
+    ) {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (source, context, waker) = (Arc::clone(source), context.clone(), waker.clone());
         let (split, at) = (self.description.clone(), self.position.clone());
@@ -114,7 +156,6 @@ impl<S: Source> Split<S> {
         });
         tracing::debug!(split = self.id, "opening split");
         self.reader = Reader::Opening(receiver, wall_clock::now());
-        true
     }
 
     pub(crate) fn collect_opened(&mut self, limit: Duration) -> Result<()> {
@@ -125,6 +166,7 @@ impl<S: Source> Split<S> {
                 // Before a record is read, so that it is not found out by the first checkpoint.
                 to_json(&self.id, "position", &reader.position(), &mut self.shapes.1)?;
                 self.reader = Reader::Open(reader);
+                self.opened = Some((wall_clock::now(), None));
                 crate::crash::pass("recovery.split_opened");
             }
             // The task may block its thread, so nobody waits for it.
@@ -144,11 +186,15 @@ impl<S: Source> Split<S> {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut Records<S::Record>) -> Result<bool> {
         let Reader::Open(reader) = &mut self.reader else { return Ok(false) };
         let progress = reader.poll(cx, buffer)?;
+        let has_nothing = progress == Progress::Idle && buffer.records.is_empty() && buffer.bad.is_empty();
         if progress == Progress::Idle && buffer.records.is_empty() {
             let now = wall_clock::now();
             self.idle = Some((self.idle.map_or(now, |(since, _)| since), now));
         } else {
             self.idle = None;
+        }
+        if let Some((_, quiet)) = &mut self.opened {
+            *quiet = has_nothing.then(|| quiet.unwrap_or_else(wall_clock::now));
         }
         if progress == Progress::End {
             self.position = Some(reader.position());
@@ -173,6 +219,26 @@ impl<S: Source> Split<S> {
         }
     }
 
+    /// How long ago it should have given its place to a split that waits; `None` if it may still keep it.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
+        let (Reader::Open(_), Some((opened, quiet))) = (&self.reader, self.opened) else { return None };
+        let busy = BUSY_TURN * 2_u32.pow(self.turns.min(DOUBLINGS));
+        let until = quiet.map_or(opened + busy, |quiet| (quiet + PATIENCE).min(opened + busy));
+        now.checked_duration_since(until)
+    }
+
+    /// Gives its place up: the position is kept, the reader is not.
+    pub(crate) fn park(&mut self) {
+        if let Reader::Open(reader) = &self.reader {
+            self.position = Some(reader.position());
+            self.reader = Reader::Waiting;
+            if self.opened.take().is_some_and(|(_, quiet)| quiet.is_none()) {
+                self.turns += 1;
+            }
+            tracing::debug!(split = self.id, "split gives its place up");
+        }
+    }
+
     /// Takes note of the event times of records that were read.
     pub(crate) fn saw(&mut self, times: &[i64]) {
         self.latest = self.latest.max(times.iter().max().copied());
@@ -185,8 +251,8 @@ impl<S: Source> Split<S> {
         }
     }
 
-    /// What goes into the checkpoint.
-    pub(crate) fn checkpoint(&mut self, checkpoint: CheckpointId) -> Result<SplitPart> {
+    /// What a checkpoint says of it now, if that has changed. `at_barrier` if this is the place of a barrier.
+    pub(crate) fn news(&mut self, at_barrier: bool) -> Result<Option<SplitPart>> {
         let (position, finished) = (self.position(), self.is_finished());
         let (id, shapes) = (&self.id, &mut self.shapes);
         let mut part = SplitPart {
@@ -196,58 +262,28 @@ impl<S: Source> Split<S> {
             finished,
             max_event_time_ms: self.latest,
         };
-        let position = if crate::crash::bug("positions_late") {
-            let before = self.undecided.back().map(|(_, before)| before.clone());
-            part.position = before.map(|at| to_json(id, "position", &at, &mut shapes.1)).transpose()?;
+        if crate::crash::bug("positions_late") {
+            let now = part.position.take();
+            part.position.clone_from(&self.before);
             part.finished = false;
-            position
-        } else {
-            position
-        };
-        if let (Reader::Open(_), Some(position)) = (&self.reader, position) {
-            self.undecided.push_back((checkpoint, position));
-            if self.undecided.len() > NOTICES {
-                self.undecided.pop_front();
+            if at_barrier {
+                self.before = now;
             }
         }
-        Ok(part)
-    }
-
-    /// Tells the reader that a checkpoint is decided.
-    pub(crate) fn decided(&mut self, checkpoint: CheckpointId) {
-        let mut newest = None;
-        while self.undecided.front().is_some_and(|(id, _)| *id <= checkpoint) {
-            newest = self.undecided.pop_front();
+        if self.said.as_ref() == Some(&part) {
+            return Ok(None);
         }
-        if let (Reader::Open(reader), Some((_, position))) = (&mut self.reader, newest) {
-            reader.decided(&position);
-        }
+        self.said = Some(part.clone());
+        Ok(Some(part))
     }
 
     /// Event time of an instance: the lowest of its splits that are neither at their end nor idle. A
-    /// split that waits to be opened holds everything back: its records are still to come.
-    pub(crate) fn combined(splits: &mut [Self], policy: &EventTimePolicy, discovering: bool) -> Status {
-        let mut lowest: Option<i64> = None;
-        let (mut silent, mut idle) = (false, false);
-        for split in splits {
-            if split.is_finished() {
-                continue;
-            }
-            let idle_for = split.idle.map(|(since, last)| last - since);
-            if idle_for >= policy.idle_after && idle_for.is_some() && policy.idle_after.is_some() {
-                idle = true;
-                continue;
-            }
-            match split.latest {
-                None => silent = true,
-                Some(latest) => lowest = Some(lowest.map_or(latest, |l| l.min(latest))),
-            }
+    /// split that was never open holds everything back: its records are still to come.
+    pub(crate) fn tally(&self, policy: &EventTimePolicy) -> Tally {
+        let idle_for = self.idle.map(|(since, last)| last - since);
+        if policy.idle_after.is_some_and(|limit| idle_for.is_some_and(|idle| idle >= limit)) {
+            return Tally { idle: true, ..Tally::default() };
         }
-        match lowest {
-            _ if silent => Status::Silent,
-            Some(lowest) => Status::Active(lowest),
-            None if idle || discovering => Status::Idle,
-            None => Status::Ended,
-        }
+        Tally { lowest: self.latest, silent: self.latest.is_none(), idle: false }
     }
 }

@@ -8,6 +8,7 @@ use super::reading::Reading;
 use crate::conformance::watch::runtime;
 use crate::conformance::{Stop, Verdict, Watch, must};
 use staunch::core::context::SourceContext;
+use staunch::core::sink::CommitError;
 use staunch::core::source::{Source, SplitReader};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -106,6 +107,25 @@ impl<I: Input> Bench<I> {
             self.runtime.block_on(source.open(split.clone(), at.cloned(), &here()))
         })?;
         Ok(Reading::new(reader, self.watch.clone(), self.input.patience()))
+    }
+
+    /// Acknowledges a position of a split by a new source value, as a restarted engine does.
+    pub fn acknowledge(&self, id: &str, at: &PositionOf<I>) -> Verdict {
+        let source = self.input.source();
+        let told = self.watch.ask("Source::acknowledger", self.input.patience(), || {
+            self.runtime.block_on(async {
+                let opened = source.acknowledger(&here()).await.map_err(CommitError::Retry)?;
+                let Some(mut acknowledger) = opened else { return Ok(false) };
+                acknowledger.acknowledge(&[(id.to_owned(), at.clone())]).await.map(|()| true)
+            })
+        });
+        match told {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Stop::Skipped("the source acknowledges nothing to an outside system".into())),
+            Err(CommitError::Retry(e) | CommitError::Refused(e)) => {
+                Err(Stop::failed(format!("acknowledging split `{id}` up to {at:?}"), &e))
+            }
+        }
     }
 
     /// Opens a split where the rule needs that to succeed.

@@ -1,4 +1,4 @@
-//! Rules about bad input, and about decisions (window `j`). Their sentences are in the list of rules.
+//! Rules about bad input, and about acknowledging (window `j`). Their sentences are in the list of rules.
 
 use super::Input;
 use super::bench::{Bench, LIMITS, same};
@@ -39,56 +39,45 @@ pub fn bad_input_is_reported_and_passed_over<I: Input>(bench: &Bench<I>) -> Verd
     Ok(())
 }
 
-/// Which notices reach the reader, of those that are due after each poll.
-#[derive(Clone, Copy, Debug)]
-enum Notices {
-    Lost,
-    Each,
-    Twice,
-    /// One late: that of the poll before.
-    Late,
-    /// Now and then an old one again, after a newer one.
-    Repeated,
-}
-
-pub fn notices_of_decisions_change_nothing_that_is_read<I: Input>(bench: &Bench<I>) -> Verdict {
-    let ways = [Notices::Lost, Notices::Each, Notices::Twice, Notices::Late, Notices::Repeated];
+pub fn acknowledging_changes_nothing_that_is_read<I: Input>(bench: &Bench<I>) -> Verdict {
     for known in &bench.splits {
-        for notices in ways {
-            let mut reading = bench.open(&known.split, None)?;
-            let mut stood = vec![reading.position()];
-            let (all, until) = (known.records.len(), Instant::now() + bench.input.patience());
-            while reading.records.len() < all && Instant::now() < until {
-                if reading.poll(2)?.records == 0 {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                stood.push(reading.position());
-                let newest = stood.len() - 1;
-                let told: &[usize] = match notices {
-                    Notices::Lost => &[],
-                    Notices::Each => &[newest],
-                    Notices::Twice => &[newest, newest],
-                    Notices::Late => &[newest - 1],
-                    Notices::Repeated => &[newest, newest / 2, newest],
-                };
-                told.iter().for_each(|told| reading.reader.decided(&stood[*told]));
+        let (id, all) = (&known.id, known.records.len());
+        let (mut reading, mut read) = (bench.open(&known.split, None)?, 0);
+        let mut stood = vec![reading.position()];
+        let until = Instant::now() + bench.input.patience();
+        while read + reading.records.len() < all && Instant::now() < until {
+            if reading.poll(2)?.records == 0 {
+                std::thread::sleep(Duration::from_millis(1));
             }
-            let id = &known.id;
-            same(|| format!("split `{id}`, notices: {notices:?}"), &known.records, &reading.records)?;
-            // The job restarts from the newest decided checkpoint.
-            let at = reading.position();
-            drop(reading);
-            bench.rest_is(|| format!("split `{id}`, opened at its end"), &known.split, Some(&at), 7, &[])?;
+            stood.push(reading.position());
+            let newest = stood.len() - 1;
+            // Now and then nothing is told, or the same twice, or late, or an old one once more after a newer one.
+            let told: &[usize] = match newest % 5 {
+                0 => &[],
+                1 => &[newest],
+                2 => &[newest, newest],
+                3 => &[newest - 1],
+                _ => &[newest, newest / 2, newest],
+            };
+            for told in told {
+                bench.acknowledge(id, &stood[*told])?;
+            }
+            if newest == 4 {
+                // Acknowledged, and then a crash.
+                same(
+                    || format!("split `{id}`"),
+                    known.records.get(..reading.records.len()).unwrap_or(&known.records),
+                    &reading.records,
+                )?;
+                read = reading.records.len();
+                reading = bench.open(&known.split, Some(&stood[newest]))?;
+            }
         }
-        // Decided half-way, and then a crash.
-        let mut reading = bench.open(&known.split, None)?;
-        reading.read_some(1, known.records.len() / 2)?;
-        let (at, read) = (reading.position(), reading.records.len());
-        reading.reader.decided(&at);
-        reading.read_some(1, known.records.len())?;
+        same(|| format!("split `{id}`, while it is acknowledged"), known.after(read)?, &reading.records)?;
+        let at = reading.position();
+        bench.acknowledge(id, &at)?;
         drop(reading);
-        let what = || format!("split `{}`, opened at the decided position after record {read}", known.id);
-        bench.rest_is(what, &known.split, Some(&at), 2, known.after(read)?)?;
+        bench.rest_is(|| format!("split `{id}`, opened at its end"), &known.split, Some(&at), 7, &[])?;
     }
     Ok(())
 }
@@ -121,7 +110,7 @@ pub fn j_nothing_is_acknowledged_before_its_decision<I: Input>(bench: &Bench<I>)
         std::thread::sleep(WATCHED);
         let seen = acknowledged(bench, id)?;
         must(seen == before, format!("nothing of split `{id}` acknowledged before a decision"), seen)?;
-        reading.reader.decided(&at);
+        bench.acknowledge(id, &at)?;
         becomes(bench, id, read)?;
         std::thread::sleep(WATCHED);
         becomes(bench, id, read)?;
@@ -142,7 +131,7 @@ pub fn j_a_later_notice_covers_a_lost_one<I: Input>(bench: &Bench<I>) -> Verdict
         second.read_on(1, known.after(read)?.len(), 0)?;
         let what = || format!("split `{}` after a crash that lost a notice", known.id);
         same(what, known.after(read)?, &second.records)?;
-        second.reader.decided(&second.reader.position());
+        bench.acknowledge(&known.id, &second.reader.position())?;
         becomes(bench, &known.id, all)?;
     }
     Ok(())

@@ -150,12 +150,12 @@ macro_rules! __source_rules {
                 "a split comes to its end, and after End there is nothing but End";
             extras::bad_input_is_reported_and_passed_over None,
                 "malformed input is reported with place and reason, once, and positions around it hold";
-            extras::notices_of_decisions_change_nothing_that_is_read Some('j'),
-                "notices of decisions may come, come twice, come late or be lost: the same is read";
+            extras::acknowledging_changes_nothing_that_is_read Some('j'),
+                "acknowledgements may come, come twice, come late or be lost: the same is read";
             extras::j_nothing_is_acknowledged_before_its_decision Some('j'),
                 "the outside is told of exactly what a decided position covers, and of nothing before";
             extras::j_a_later_notice_covers_a_lost_one Some('j'),
-                "after a lost notice and a crash nothing is lost, and the next notice covers it";
+                "after an acknowledgement that was lost in a crash nothing is lost, and the next one covers it";
         }
     };
 }

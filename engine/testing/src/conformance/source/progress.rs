@@ -3,7 +3,7 @@
 use super::Input;
 use super::bench::{Bench, LIMITS, same};
 use crate::conformance::{Stop, Verdict, must};
-use staunch::core::source::{Progress, SplitReader};
+use staunch::core::source::Progress;
 use std::time::{Duration, Instant};
 
 /// What the quickest of several polls may take. Of one poll it would judge how busy the machine is.
@@ -147,7 +147,6 @@ pub fn the_end_is_final<I: Input>(bench: &Bench<I>) -> Verdict {
             let seen = format!("{:?} with {} records", polled.progress, polled.records);
             must(quiet, format!("End and nothing else after the End of split `{}`", known.id), seen)?;
         }
-        reading.reader.decided(&end);
         let after = bench.open(&known.split, Some(&end))?.poll(7)?;
         must(after.records == 0, "nothing behind the End", format_args!("{} records", after.records))?;
     }
