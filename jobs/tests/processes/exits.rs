@@ -1,10 +1,12 @@
 //! Exit codes that no ordinary run shows: 3 and 130, those of programs that go wrong, and of processes that cannot say
 //! how they end. (The others: `refusals.rs`, `disk_full.rs`, `signals.rs`.)
 
-use crate::support::{Case, LONGEST, ended, example, signal, wait_for_log};
+use crate::support::{Case, LONGEST, data_text, ended, example, signal, skipped, wait_for_log};
 use jobs::running::until;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -144,4 +146,40 @@ fn a_plan_that_nobody_reads_to_its_end_is_no_error_and_one_that_cannot_be_writte
     assert_eq!(full.status.code(), Some(1));
     let error = String::from_utf8(full.stderr).unwrap();
     assert!(error.contains("cannot print to standard output"), "{error}");
+}
+
+/// A limit on threads counts for ordinary users only: root runs the job as nobody.
+#[test]
+fn a_job_that_may_start_no_more_threads_ends_with_1_and_says_so_and_never_hangs() {
+    let case = Case::flights_in(data_text());
+    fs::set_permissions(case.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    for limit in 1..=10 {
+        let mut command = case.command("");
+        // SAFETY: geteuid(2) takes nothing and cannot fail.
+        if unsafe { libc::geteuid() } == 0 {
+            command.uid(65_534).gid(65_534);
+        }
+        let most = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+        let limited = move || match unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &most) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        };
+        // SAFETY: setrlimit(2) may be called between fork and exec, and only reads what it is given.
+        unsafe { command.pre_exec(limited) };
+        let mut running = match command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
+            Ok(running) => running,
+            Err(error) => return skipped(&format!("the job cannot be started as another user: {error}")),
+        };
+        let status = until(LONGEST, || running.try_wait().unwrap()).expect("the job ends");
+        let mut log = String::new();
+        running.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        match status.code() {
+            // There were enough.
+            Some(0) => return,
+            code => assert!(
+                code == Some(1) && (log.contains("cannot start") || log.contains("no thread")),
+                "{limit}: {code:?} {log}"
+            ),
+        }
+    }
 }
