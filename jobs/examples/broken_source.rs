@@ -3,7 +3,6 @@
 use staunch::core::context::SourceContext;
 use staunch::core::source::Source;
 use staunch::{file, prelude::*};
-use std::collections::BTreeMap;
 
 #[derive(Clone, clap::Args)]
 struct Args {
@@ -15,18 +14,18 @@ struct Args {
     output: PathBuf,
 }
 
-/// Lines. What it needs to open a file is keyed by pairs, which no JSON can hold.
+/// Lines. It lists its files in a list, and forgets to put them there.
 struct Forgetful(file::Lines);
 
 impl Source for Forgetful {
     type Record = String;
-    type Split = BTreeMap<(u32, u32), file::FileSplit>;
+    type Split = Vec<file::FileSplit>;
     type Position = file::FilePosition;
     type Reader = <file::Lines as Source>::Reader;
 
     async fn splits(&self, context: &SourceContext) -> Result<Vec<(String, Self::Split)>> {
         let listed = self.0.splits(context).await?;
-        Ok(listed.into_iter().map(|(id, split)| (id, [((0, 0), split)].into())).collect())
+        Ok(listed.into_iter().map(|(id, _)| (id, Vec::new())).collect())
     }
 
     async fn open(
@@ -35,7 +34,7 @@ impl Source for Forgetful {
         at: Option<Self::Position>,
         context: &SourceContext,
     ) -> Result<Self::Reader> {
-        let file = split.into_values().next().ok_or_else(|| Error::internal("a split without a file"))?;
+        let file = split.into_iter().next().ok_or_else(|| Error::internal("a split without a file"))?;
         self.0.open(file, at, context).await
     }
 }

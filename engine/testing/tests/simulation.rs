@@ -77,13 +77,16 @@ fn every_planted_bug_is_found_by_some_seed() {
     let doubled = &["doubled: ", "rows of its key"][..];
     let signs = [
         ("committed_before_decision", &["of which the checkpoint directory knows nothing"][..]),
-        ("recommit_skipped", &["rows of", "rows of its key"]),
+        ("recommit_skipped", &["rows of", "rows of its key", "late records included, not to"]),
         (
             "fencing_skipped",
             &["that was replaced said", "doubled: ", "rows of its key", "acknowledged and gone"],
         ),
         ("positions_late", doubled),
-        ("acknowledgement_counted_twice", &["at the end", "rows of its key"]),
+        (
+            "acknowledgement_counted_twice",
+            &["at the end", "rows of its key", "late records included, not to"],
+        ),
         ("shared_file_deleted", &["though the checkpoint lists it"]),
         ("stash_off", doubled),
     ];

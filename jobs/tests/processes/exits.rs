@@ -15,11 +15,7 @@ fn a_bug_in_a_connector_ends_the_job_with_3_and_asks_to_be_reported() {
     let Some(example) = example("broken_source") else { return };
     let case = Case::new(example, PathBuf::new()).with_input("lines.txt", "one\ntwo\n");
     for _ in 0..2 {
-        case.refused(
-            "",
-            3,
-            &["step `lines`", "cannot be written as JSON", "this is a bug", "please report it"],
-        );
+        case.refused("", 3, &["step `lines`", "a split without a file", "this is a bug", "please report it"]);
         assert!(case.lines().is_empty());
     }
 }
