@@ -6,7 +6,7 @@
 //! manifest's own list overrides them all. Segments are merged so that each is larger than the next, so a split is
 //! written again a few times in its life, not at every checkpoint.
 //!
-//! Pure, like the rest of this crate: it says what is to be written, and reads bytes that others fetched. Does not
+//! Pure, like the rest of this crate: it says what has to be stored, and reads bytes that others fetched. Does not
 //! know which splits a source may forget.
 
 use crate::ids::{CheckpointId, Generation};
@@ -48,7 +48,7 @@ pub struct Segment {
     lines: Arc<BTreeMap<String, Line>>,
 }
 
-/// A file that is to be written before the manifest that names it.
+/// A file that has to be stored before the manifest that names it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SegmentFile {
     /// Name in the checkpoint storage.
@@ -142,7 +142,7 @@ impl Segment {
     }
 
     fn new(name: String, source: &str, lines: BTreeMap<String, Line>) -> (Self, SegmentFile) {
-        let json = "maps have text keys and no value refuses to be written";
+        let json = "maps have text keys and every value has a text";
         let head = Head { format: FORMAT, source: source.to_owned(), lines: lines.len() };
         let mut bytes = serde_json::to_vec(&head).expect(json);
         for (id, line) in &lines {

@@ -15,6 +15,7 @@ pub mod fate;
 pub mod job;
 pub mod observers;
 pub mod random;
+pub(crate) mod scratch;
 pub mod shape;
 pub mod storage;
 pub mod target;

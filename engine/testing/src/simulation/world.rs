@@ -4,6 +4,7 @@
 use super::fate::{ADDED_LATER, Fate, Trace};
 use super::job::{Targets, build};
 use super::random::Random;
+use super::scratch::Scratch;
 use super::shape::Shape;
 use super::storage::Access;
 use staunch::core::simulation::{Actor, Process, Setup, Started};
@@ -12,9 +13,7 @@ use staunch::core::{
 };
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 /// Moves within which the job must be complete, twice: first with faults, then without.
@@ -585,30 +584,4 @@ pub(crate) fn next_turn(random: &mut Random, weights: &[u64; 5], process: &Proce
 fn weights(random: &mut Random) -> [u64; 5] {
     let mut weight = |usual: u64| if random.permille(250) { usual.div_ceil(8) } else { usual };
     [weight(40), weight(20), weight(20), weight(10), weight(10)]
-}
-
-/// The name of a directory for what steps keep on local disk; in memory, where there is such a place. Whatever
-/// is there is removed when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let memory = PathBuf::from("/dev/shm");
-        let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let number = NEXT.fetch_add(1, SeqCst);
-        Self(base.join(format!("staunch-simulation-{}-{number}", std::process::id())))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A job that kept nothing there has made none.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
