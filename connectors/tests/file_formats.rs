@@ -34,18 +34,18 @@ type Map = BTreeMap<String, String>;
 
 /// Rows as `name=value name=value`, and the reasons of bad input.
 fn csv(bytes: impl AsRef<[u8]>) -> (Vec<String>, Vec<String>) {
-    let (rows, bad) = read(bytes, |path| file::rows::<Map>(path)).unwrap();
+    let (rows, bad) = read(bytes, file::rows::<Map>).unwrap();
     let text =
         |row: &Map| row.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
     (rows.iter().map(text).collect(), bad.into_iter().map(|bad| bad.reason).collect())
 }
 
 fn refused(bytes: impl AsRef<[u8]>) -> String {
-    read(bytes, |path| file::rows::<Map>(path)).unwrap_err().to_string()
+    read(bytes, file::rows::<Map>).unwrap_err().to_string()
 }
 
 fn json<T: DeserializeOwned + Clone + Send + 'static>(text: &str) -> std::result::Result<T, String> {
-    let (mut records, mut bad) = read(text, |path| file::json_rows::<T>(path)).unwrap();
+    let (mut records, mut bad) = read(text, file::json_rows::<T>).unwrap();
     assert_eq!(records.len() + bad.len(), 1, "{text}");
     records.pop().ok_or_else(|| bad.remove(0).reason)
 }
@@ -56,7 +56,7 @@ fn a_file_whose_lines_end_in_carriage_returns_only_is_refused_and_never_one_line
         assert!(refused(text).contains("no line feed"), "{text:?}: {}", refused(text));
     }
     for text in ["a\rb\rc\r", "a\rb", "a\r"] {
-        let (lines, bad) = read(text, |path| file::lines(path)).unwrap();
+        let (lines, bad) = read(text, file::lines).unwrap();
         assert!(lines.is_empty() && bad.len() == 1, "{text:?}: {lines:?}");
         assert!(bad[0].reason.contains("no line feed"), "{:?}", bad[0]);
     }
@@ -95,7 +95,7 @@ fn empty_lines_before_a_csv_header_are_passed_over() {
 
 #[test]
 fn the_line_of_a_row_behind_empty_lines_and_header_is_its_line_in_the_file() {
-    let (_, bad) = read("\n\n\"a\",b\n\n1,2\n3\n", |path| file::rows::<Map>(path)).unwrap();
+    let (_, bad) = read("\n\n\"a\",b\n\n1,2\n3\n", file::rows::<Map>).unwrap();
     assert_eq!(bad[0].place, "in line 6");
 }
 
@@ -133,8 +133,8 @@ fn text_in_utf_16_is_refused_whatever_the_format() {
         for bytes in [little(text), big(text)] {
             let errors = [
                 refused(&bytes),
-                read(&bytes, |path| file::lines(path)).unwrap_err().to_string(),
-                read(&bytes, |path| file::json_rows::<u32>(path)).unwrap_err().to_string(),
+                read(&bytes, file::lines).unwrap_err().to_string(),
+                read(&bytes, file::json_rows::<u32>).unwrap_err().to_string(),
             ];
             for error in errors {
                 assert!(error.contains("UTF-16") && error.contains("UTF-8"), "{text:?}: {error}");
@@ -145,7 +145,7 @@ fn text_in_utf_16_is_refused_whatever_the_format() {
 
 #[test]
 fn bytes_that_are_not_utf_8_are_bad_input_and_zero_bytes_are_kept() {
-    let (lines, bad) = read(b"a\n\xe9\nb\0c\n", |path| file::lines(path)).unwrap();
+    let (lines, bad) = read(b"a\n\xe9\nb\0c\n", file::lines).unwrap();
     assert_eq!((lines, bad.len()), (vec!["a".to_owned(), "b\0c".to_owned()], 1));
     let (rows, bad) = csv(b"x\n\xe9\nb\0c\n");
     assert_eq!((rows.join(" "), bad.len()), ("x=b\0c".to_owned(), 1));
@@ -170,7 +170,7 @@ fn a_number_in_json_is_the_nearest_double_as_in_csv() {
         let inside =
             json::<Vec<BTreeMap<String, serde_json::Value>>>(&format!("[{{\"x\":{text}}}]")).unwrap();
         assert_eq!(inside[0]["x"].as_f64(), Some(number), "{text}");
-        let (rows, _) = read(format!("x\n{text}\n"), |path| file::rows::<Row>(path)).unwrap();
+        let (rows, _) = read(format!("x\n{text}\n"), file::rows::<Row>).unwrap();
         assert_eq!(rows[0].x.to_bits(), number.to_bits(), "{text}");
     }
 }

@@ -144,7 +144,7 @@ fn read_csv(text: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn csv_that_a_stranger_reads_is_what_was_written() {
-    let life = after(|dir| file::csv::<Kept>(dir));
+    let life = after(file::csv::<Kept>);
     let text = std::fs::read_to_string(life.target.dir.path().join("out/part-0000000001-0000.csv")).unwrap();
     let mut records = read_csv(&text);
     assert_eq!(records.remove(0), ["number", "real", "text", "maybe"]);
@@ -159,7 +159,7 @@ fn csv_that_a_stranger_reads_is_what_was_written() {
 
 #[test]
 fn json_that_a_stranger_reads_is_what_was_written() {
-    let life = after(|dir| file::json_lines::<Kept>(dir));
+    let life = after(file::json_lines::<Kept>);
     let text =
         std::fs::read_to_string(life.target.dir.path().join("out/part-0000000001-0000.jsonl")).unwrap();
     let lines: Vec<&str> = text.split_terminator('\n').collect();

@@ -97,7 +97,7 @@ fn a_split_that_moves_again_and_one_that_comes_again_override_what_is_stored() {
     shop.decide(&[]);
     assert!(!shop.book.splits("in").contains(&at(7, true)));
     let again = SplitPart { position: None, ..at(7, false) };
-    shop.decide(&[again.clone()]);
+    shop.decide(std::slice::from_ref(&again));
     let known = shop.book.splits("in");
     assert!(known.contains(&again) && known.len() == 200);
 }
@@ -111,7 +111,7 @@ fn a_split_that_is_quiet_for_long_is_stored_and_moves_again_when_it_changes() {
     (0..QUIET_CHECKPOINTS).for_each(|_| shop.decide(&[]));
     assert!(shop.book.sources()["in"].splits.is_empty());
     let moved = SplitPart { position: Some(200.into()), ..at(3, false) };
-    shop.decide(&[moved.clone()]);
+    shop.decide(std::slice::from_ref(&moved));
     assert_eq!(shop.book.sources()["in"].splits, [moved]);
     assert_eq!(shop.book.splits("in").len(), 200);
 }

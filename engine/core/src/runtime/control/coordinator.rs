@@ -358,7 +358,7 @@ impl Driver {
                         crash::pass("decision.while_pending");
                     }
                     planted::commit_early(&manifest, &self.committers);
-                    self.publish(checkpoint, slot, manifest, segments);
+                    self.publish(checkpoint, slot, *manifest, segments);
                 }
                 Action::Reread { checkpoint, slot } => self.reread(checkpoint, slot),
                 Action::Decided { checkpoint, kind } => self.decided(checkpoint, &kind),

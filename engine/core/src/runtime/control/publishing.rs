@@ -40,10 +40,10 @@ impl Driver {
         &mut self,
         checkpoint: CheckpointId,
         slot: Slot,
-        manifest: Box<Manifest>,
+        manifest: Manifest,
         segments: Vec<SegmentFile>,
     ) {
-        let manifest = Arc::new(*manifest);
+        let manifest = Arc::new(manifest);
         self.state.publishing = Some(Publishing {
             checkpoint,
             manifest: Arc::clone(&manifest),
