@@ -3,7 +3,7 @@
 //! A [`Step`] is the metal: it sees batches, watermarks and tables, never a barrier, a checkpoint or another worker. It
 //! is made by a closure that gets a [`Declare`], from which it takes handles on its tables and side outputs:
 //!
-//! ```ignore
+//! ```text
 //! keyed.step("counts", |d| Count { table: d.table("counts") })
 //! ```
 

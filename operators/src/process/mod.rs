@@ -3,7 +3,7 @@
 //! A [`Process`] is an ordinary struct: it has handles on its states as fields, and is called for each record, and for each
 //! timer that it has set. The engine has its states in checkpoints, restores them, and moves them with their keys.
 //!
-//! ```ignore
+//! ```text
 //! let mut payments = payments.key_by(|p| p.card).process("fraud", |needs| Fraud {
 //!     spent: needs.value("spent").ttl(DAY),
 //!     recent: needs.ordered("recent"),
