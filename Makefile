@@ -19,7 +19,7 @@ help:
 	@echo "make demo    run a job on real data, kill it half-way, continue it, check the results (10 s)"
 	@echo "make test    run every test, clippy, the documentation, an ordinary build (10 minutes once RocksDB is there)"
 	@echo "make bench   measure: keyed_count beside raw timely and naive RocksDB; recovery by size of state (12 minutes)"
-	@echo "make proof   the long checks (about 55 minutes on two cores, once all is built): the model (6), 260,000"
+	@echo "make proof   the long checks (about 75 minutes on two cores, once all is built): the model (6), 260,000"
 	@echo "             simulated jobs (11), the whole crash matrix (11), 300 kills (15), the control (2), every decoder"
 	@echo "             fuzzed for a minute (9; STAUNCH_FUZZ_SECONDS=600 for ten)"
 	@echo "             RESULTS=DIR with bench and proof: write the tables into DIR"
