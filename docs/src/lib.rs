@@ -45,5 +45,8 @@ pub mod testing_a_job {}
 #[doc = include_str!("../testing-a-connector.md")]
 pub mod testing_a_connector {}
 
+#[doc = include_str!("../servers.md")]
+pub mod servers {}
+
 #[doc = include_str!("../operations.md")]
 pub mod operations {}

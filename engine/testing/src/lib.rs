@@ -11,7 +11,7 @@
 //! - [`conformance`] holds the rules that every source and every exactly-once sink must keep, and
 //!   [`storage`] a checkpoint storage in memory that fails when it is told to.
 //!
-//! For both, [`small_disk`] is a file system that a test can fill.
+//! For both, [`small_disk`] is a file system that a test can fill, and [`servers`] are real servers, to talk to and to kill.
 //!
 //! What breaks real processes on purpose, and checks what came out:
 //!
@@ -45,6 +45,7 @@ pub mod process;
 pub mod queue;
 pub mod quiescence;
 pub mod rows;
+pub mod servers;
 #[cfg(feature = "crash-points")]
 pub mod simulation;
 pub mod small_disk;
