@@ -185,13 +185,19 @@ impl<R: BlockingReader> Ahead<R> {
     fn read(&self, reading: &mut Reading<R>) -> Option<Next> {
         let Some(reader) = &mut reading.reader else { return Some(Next::Submitted) };
         let mut records = Records::with_limit(self.wanted.load(Relaxed).max(1));
-        let read = self.caught(|| Ok((reader.read(&mut records)?, reader.position())));
+        let was_quiet = reading.quiet.is_some();
+        let read = self.caught(|| {
+            let progress = reader.read(&mut records)?;
+            let empty = records.records.is_empty() && records.bad.is_empty();
+            // The first time that nothing comes may say more of the position: that it is the end of what there is.
+            let is_news = !empty || progress == Progress::End || (progress == Progress::Idle && !was_quiet);
+            Ok((progress, is_news.then(|| reader.position())))
+        });
         let ended = matches!(read, Ok((Progress::End, _)) | Err(_));
         let idle = matches!(read, Ok((Progress::Idle, _)));
-        let empty = records.records.is_empty() && records.bad.is_empty();
-        // The first time that nothing comes may say more of the position: that it is the end of what there is.
-        if !empty || ended || (idle && reading.quiet.is_none()) {
-            self.push(Batch { records: read.map(|(_, position)| (records, position)), ended });
+        let batch = read.map(|(_, position)| position.map(|position| (records, position))).transpose();
+        if let Some(records) = batch {
+            self.push(Batch { records, ended });
         }
         if ended {
             reading.reader = None;

@@ -40,10 +40,12 @@ impl Enumerator {
             let source = Arc::clone(&source);
             let listed: Later<Found> = Box::pin(async move {
                 let splits = source.splits(&context).await?;
+                // One for all of them: a directory of thousands of files is listed twice a second.
+                let mut shape = None;
                 splits
                     .into_iter()
                     .map(|(id, split)| {
-                        let split = to_json(&id, "description", &split, &mut None)?;
+                        let split = to_json(&id, "description", &split, &mut shape)?;
                         Ok((id, split))
                     })
                     .collect()
