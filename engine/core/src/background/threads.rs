@@ -14,6 +14,11 @@ const THREADS: usize = 4;
 const MOST_THREADS: usize = 64;
 /// How long a reader may wait for its turn before a spare thread is started.
 const TURN_WAIT: Duration = Duration::from_secs(1);
+/// Tasks that wait for something new are looked at so much apart, if they are many: thousands of quiet files take a
+/// small part of a core.
+const LOOK_APART: Duration = Duration::from_micros(100);
+/// A wait is not made longer than this because many wait.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long a spare thread stays without work.
 const SPARE_WAIT: Duration = Duration::from_secs(10);
 
@@ -107,6 +112,12 @@ pub(super) fn submit(task: Task) -> Result<()> {
     Ok(())
 }
 
+/// How long to wait if so many wait already.
+fn apart(wait: Duration, waiting: usize) -> Duration {
+    let share = LOOK_APART.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX));
+    wait.max(share.min(LONGEST_WAIT))
+}
+
 impl Threads {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -145,7 +156,10 @@ impl Threads {
                 state = self.lock();
                 match next {
                     Next::Again => state.ready.push_back((Instant::now(), task)),
-                    Next::After(wait) => state.later.push(Due(self.together(wait), task)),
+                    Next::After(wait) => {
+                        let at = self.together(apart(wait, state.later.len()));
+                        state.later.push(Due(at, task));
+                    }
                     Next::Submitted => {
                         drop(state);
                         // It may be the last that holds a reader, and closes files.
@@ -205,5 +219,19 @@ impl Threads {
                 tracing::warn!(%error, "readers wait for their turn");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_many_that_wait_waits_longer_and_never_longer_than_half_a_second() {
+        let short = Duration::from_millis(50);
+        assert_eq!(apart(short, 0), short);
+        assert_eq!(apart(short, 3000), Duration::from_millis(300));
+        assert_eq!(apart(short, usize::MAX), LONGEST_WAIT);
+        assert_eq!(apart(Duration::from_secs(1), usize::MAX), Duration::from_secs(1));
     }
 }
