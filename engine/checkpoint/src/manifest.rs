@@ -31,7 +31,7 @@ pub struct Manifest {
     pub workers: u32,
     /// Positions, by source name.
     pub sources: BTreeMap<String, SourcePart>,
-    /// State files, by step name.
+    /// State files, by the name of the state: that of its step, if the step has no other.
     pub states: BTreeMap<String, StatePart>,
     /// Prepared output that is not known to be committed, by sink name.
     pub sinks: BTreeMap<String, SinkPart>,
@@ -129,10 +129,10 @@ pub struct SplitPart {
     pub max_event_time_ms: Option<i64>,
 }
 
-/// State of one stateful step.
+/// One state of a stateful step.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct StatePart {
-    /// Shape of the step's key and value types, as text; a changed shape is refused at restore.
+    /// Shape of the state's key and value types, as text; a changed shape is refused at restore.
     pub schema: String,
     /// What the step does with it: `count`, `window fold`. Another one is refused at restore.
     pub operator: String,
@@ -151,7 +151,7 @@ impl StatePart {
     }
 }
 
-/// State of one step on one worker.
+/// One state on one worker.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Shard {
     /// The worker that wrote it.
@@ -162,16 +162,18 @@ pub struct Shard {
     pub files: Vec<FileRef>,
 }
 
-/// One immutable file of the checkpoint storage.
+/// One immutable file of the checkpoint storage, or a part of one. A file is kept while any part of it is listed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct FileRef {
     /// Name in the checkpoint storage.
     pub name: String,
     /// What it holds.
     pub kind: FileKind,
+    /// Where it begins in the file of that name: what the states of a worker write for one checkpoint is in one file.
+    pub offset: u64,
     /// Length.
     pub bytes: u64,
-    /// CRC-32C of the whole file.
+    /// CRC-32C of these bytes.
     pub crc32c: u32,
 }
 

@@ -40,7 +40,8 @@ pub(crate) fn with_files(mut manifest: Manifest, files: &[&str]) -> Manifest {
 }
 
 pub(crate) fn shard(worker: u32, files: &[&str]) -> Shard {
-    let file = |name: &&str| FileRef { name: (*name).into(), kind: FileKind::Delta, bytes: 1, crc32c: 7 };
+    let file =
+        |name: &&str| FileRef { name: (*name).into(), kind: FileKind::Delta, offset: 0, bytes: 1, crc32c: 7 };
     Shard { worker, watermark_ms: Some(5), files: files.iter().map(file).collect() }
 }
 

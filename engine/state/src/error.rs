@@ -109,6 +109,24 @@ pub enum StateError {
         /// Newest version that is understood.
         known: u32,
     },
+    /// A stored file has a format that this build does not read any more.
+    #[error(
+        "{file}: written in snapshot format {found}, this build reads format {known} alone. Run the build that wrote it to its end, or start anew with --from none and another output"
+    )]
+    OlderFormat {
+        /// Name in the checkpoint storage.
+        file: String,
+        /// Version in the file.
+        found: u32,
+        /// The version that is understood.
+        known: u32,
+    },
+    /// The file of a checkpoint, which all states of a worker share, was not written.
+    #[error("the file that holds this state too was not written: {problem}")]
+    Unwritten {
+        /// Why.
+        problem: String,
+    },
     /// A stored file is intact and belongs to something else.
     #[error("{file}: {problem}. Restore from a checkpoint of this job, with --from ID")]
     Foreign {
@@ -223,6 +241,7 @@ impl StateError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Storage(_)
+            | Self::Unwritten { .. }
             | Self::Spill { .. }
             | Self::Io { .. }
             | Self::NoThread { .. }
@@ -231,6 +250,7 @@ impl StateError {
             | Self::Damaged { .. }
             | Self::Missing { .. }
             | Self::NewerFormat { .. }
+            | Self::OlderFormat { .. }
             | Self::Foreign { .. }
             | Self::Codec { .. }
             | Self::Order { .. }

@@ -32,16 +32,16 @@
 //! let identity = ShardIdentity {
 //!     job: "words".into(),
 //!     lineage: "first".into(),
-//!     step: "counts".into(),
 //!     worker: 0,
 //!     generation: Generation(1),
 //! };
-//! let persister = Persister::start(std::sync::Arc::new(storage.clone()), identity, None)?;
-//! counts.begin_freeze(persister.next_mode())?;
+//! let persister = Persister::start(std::sync::Arc::new(storage.clone()), identity)?;
+//! let state = persister.open("counts", None);
+//! counts.begin_freeze(persister.mode(CheckpointId(1)))?;
 //! while !counts.freeze_slice(4096)? {}
 //! let (done, outcome) = std::sync::mpsc::channel();
 //! let report = Box::new(move |result| done.send(result).unwrap_or_default());
-//! persister.persist(CheckpointId(1), None, counts.take_frozen()?, report);
+//! persister.persist(state, CheckpointId(1), None, counts.take_frozen()?, report);
 //! let shard = outcome.recv()??.shard;
 //!
 //! let mut again: Table<String, (), u64> = Table::new(config);
@@ -75,7 +75,7 @@ pub use error::{ErrorKind, Problem, StateError};
 pub use group::{Assignment, Groups};
 pub use key::{Namespace, StateKey, StateValue, hash_key};
 pub use memory::InMemoryStorage;
-pub use persist::{Hand, PersistedShard, Persister, ShardIdentity};
+pub use persist::{ManualWriter, PersistedShard, Persister, ShardIdentity, StateId};
 pub use restore::{RestoreStats, restore_table};
 pub use schema::{schema_diff, schema_of};
 pub use storage::{Put, Storage, StorageError};

@@ -1,14 +1,19 @@
 //! Writing frozen state to the checkpoint storage, behind the back of the dataflow.
 //!
-//! A shard is a chain of files: a base, then deltas. The persister of a step and worker writes one
-//! file per checkpoint that changed anything, on a thread of its own, in the order of the calls.
+//! One persister a worker writes what all of its states freeze, on a thread of its own. It waits until every state
+//! has handed over its part of a checkpoint, and writes them as **one file**: the parts one after another, each a
+//! [snapshot](crate::snapshot) that a [`FileRef`] finds by its offset. So a checkpoint costs one synced file a
+//! worker, however many states there are. A shard, which is one state's, is a chain of such parts: a base, then
+//! deltas.
 //!
 //! - **A failed write leaves no hole**: what was frozen is kept and goes out, merged, with the next.
-//! - **Many small files become few**: sixteen neighbouring deltas of one level are merged into one of
+//! - **Many small parts become few**: sixteen neighbouring deltas of one level are merged into one of
 //!   the next level by concatenating their sections, after the checkpoint was reported. Large cold
 //!   state is not rewritten for that.
-//! - **A base** starts the chain anew when the deltas outweigh it, so that a restore stays bounded by
-//!   about twice the state. Of the RocksDB tier it copies the table files that are not stored yet.
+//! - **A base** starts the chains anew when the deltas outweigh it, so that a restore stays bounded by
+//!   about twice the state. That is decided once a checkpoint, for all states of the worker: otherwise the small
+//!   delta of one would keep a file that is large because of another. Of the RocksDB tier it copies the table files
+//!   that are not stored yet.
 //!
 //! Files that no checkpoint lists any more are deleted by whoever retires checkpoints, not here.
 
@@ -17,11 +22,13 @@ pub(crate) use base::{checksum, local_name};
 mod base;
 mod chain;
 mod merge;
+mod write;
 
 use crate::error::StateError;
 use crate::storage::Storage;
 use crate::table::{FreezeMode, Frozen};
 use staunch_checkpoint::{CheckpointId, FileKind, FileRef, Generation, Shard};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -29,7 +36,7 @@ use std::time::Duration;
 
 /// Deltas below this never ask for a new base.
 const SMALL_BYTES: u64 = 4 << 20;
-/// A chain of this many snapshot files asks for a new base, should merging not keep it short.
+/// A chain of this many snapshots asks for a new base, should merging not keep it short.
 const MANY_FILES: usize = 60;
 
 /// Whose state is persisted.
@@ -39,8 +46,6 @@ pub struct ShardIdentity {
     pub job: String,
     /// Identity of the job's run of checkpoints.
     pub lineage: String,
-    /// Name of the step.
-    pub step: String,
     /// The worker.
     pub worker: u32,
     /// The running generation; part of every file name, so that a zombie overwrites nothing.
@@ -48,14 +53,20 @@ pub struct ShardIdentity {
 }
 
 impl ShardIdentity {
-    /// The name of one of its files.
+    /// The name of a file with parts of all states.
     fn file(&self, checkpoint: CheckpointId, rest: &str) -> String {
-        let Self { step, worker, generation, .. } = self;
-        format!("state/{}/{worker}/{checkpoint}-g{generation}{rest}", path_part(step))
+        let Self { worker, generation, .. } = self;
+        format!("state/{worker}/{checkpoint}-g{generation}{rest}")
+    }
+
+    /// The name of a file of one state's RocksDB tier.
+    fn spill_file(&self, state: &str, checkpoint: CheckpointId, local: &str) -> String {
+        let Self { worker, generation, .. } = self;
+        format!("state/{worker}/{}/{checkpoint}-g{generation}-{local}", path_part(state))
     }
 }
 
-/// A step's name as a part of a storage name: other characters than letters, digits, `_` and `-`
+/// A state's name as a part of a storage name: other characters than letters, digits, `_` and `-`
 /// become `.XX`.
 fn path_part(name: &str) -> String {
     let mut part = String::with_capacity(name.len());
@@ -84,8 +95,21 @@ pub struct PersistedShard {
 /// What is called when a checkpoint's part is durable, or is not.
 pub type Done = Box<dyn FnOnce(Result<PersistedShard, StateError>) + Send>;
 
-/// One call of [`Persister::persist`].
-struct Job {
+/// One of the states of a persister.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateId(usize);
+
+/// To the writer.
+enum Message {
+    /// A state more, before anything is handed over.
+    Open { state: String, files: Vec<FileRef> },
+    /// One call of [`Persister::persist`].
+    Part(Part),
+}
+
+/// What one state froze for one checkpoint.
+struct Part {
+    state: usize,
     checkpoint: CheckpointId,
     watermark_ms: Option<i64>,
     frozen: Frozen,
@@ -95,128 +119,165 @@ struct Job {
 /// What decides on the mode of the next freeze; kept current by both threads.
 #[derive(Default)]
 struct Plan {
+    states: usize,
     /// No base was frozen yet.
     fresh: bool,
     /// Cost of the last base.
     base_bytes: u64,
     /// Deltas since.
     delta_bytes: u64,
-    /// Snapshot files in the chain.
+    /// Snapshots in the longest chain.
     files: usize,
-    /// Bases handed over and not durable yet.
+    /// Bases begun and not durable yet.
     bases_pending: usize,
+    /// Checkpoints that not all states have handed over: their mode, and how many have.
+    begun: BTreeMap<CheckpointId, (FreezeMode, usize)>,
+}
+
+impl Plan {
+    /// The mode of a checkpoint, decided when it is first asked for.
+    fn mode(&mut self, checkpoint: CheckpointId) -> FreezeMode {
+        if let Some((mode, _)) = self.begun.get(&checkpoint) {
+            return *mode;
+        }
+        let long = self.bases_pending == 0 && self.files >= MANY_FILES;
+        let heavy = self.delta_bytes > self.base_bytes.max(SMALL_BYTES);
+        let mode = if self.fresh || long || heavy { FreezeMode::Base } else { FreezeMode::Delta };
+        self.begin(checkpoint, mode);
+        mode
+    }
+
+    fn begin(&mut self, checkpoint: CheckpointId, mode: FreezeMode) {
+        self.begun.insert(checkpoint, (mode, 0));
+        if mode == FreezeMode::Base {
+            self.fresh = false;
+            (self.base_bytes, self.delta_bytes) = (0, 0);
+            self.bases_pending += 1;
+        }
+    }
+
+    fn handed_over(&mut self, checkpoint: CheckpointId, frozen: &Frozen) {
+        if !self.begun.contains_key(&checkpoint) {
+            self.begin(checkpoint, frozen.mode());
+        }
+        match frozen.mode() {
+            FreezeMode::Base => self.base_bytes += frozen.bytes(),
+            FreezeMode::Delta => self.delta_bytes += frozen.bytes(),
+        }
+        if let Some((_, handed)) = self.begun.get_mut(&checkpoint) {
+            *handed += 1;
+            if *handed == self.states {
+                self.begun.remove(&checkpoint);
+            }
+        }
+    }
 }
 
 /// See the [module](self).
 pub struct Persister {
-    step: String,
-    jobs: Option<Sender<Job>>,
-    /// None if somebody else does the work, see [`Persister::by_hand`].
+    worker: u32,
+    messages: Option<Sender<Message>>,
+    /// None if somebody else does the work, see [`Persister::manual`].
     thread: Option<JoinHandle<()>>,
     plan: Arc<Mutex<Plan>>,
 }
 
 /// Does a persister's work when it is asked to, in place of the thread: for simulations.
-pub struct Hand {
-    queue: Receiver<Job>,
-    chain: chain::Chain,
+pub struct ManualWriter {
+    messages: Receiver<Message>,
+    writer: write::Writer,
 }
 
-impl Hand {
-    /// Writes what was handed over first; false if there is nothing to write.
+impl ManualWriter {
+    /// Takes up what was handed over first, and writes a checkpoint if it is complete with that; false if there
+    /// is nothing to take up.
     pub fn write_next(&mut self) -> bool {
-        let next = self.queue.try_recv();
-        next.map(|job| self.chain.run(job)).is_ok()
+        let next = self.messages.try_recv();
+        next.map(|message| self.writer.take(message)).is_ok()
     }
 }
 
 impl Persister {
-    /// Starts the thread. `restored` are the files of the chain to continue, as
-    /// [`RestoreStats::continues`](crate::RestoreStats::continues) returned it; without, the first
-    /// freeze is to be a base.
+    /// Starts the thread of a worker's persister.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(
-        storage: Arc<dyn Storage>,
-        identity: ShardIdentity,
-        restored: Option<Vec<FileRef>>,
-    ) -> Result<Self, StateError> {
-        let (mut persister, mut hand) = Self::by_hand(storage, identity, restored);
-        let step = &persister.step;
+    pub fn start(storage: Arc<dyn Storage>, identity: ShardIdentity) -> Result<Self, StateError> {
+        let (mut persister, mut manual) = Self::manual(storage, identity);
+        let worker = persister.worker;
         let thread = std::thread::Builder::new()
-            .name(format!("persist {step}"))
-            .spawn(move || hand.queue.into_iter().for_each(|job| hand.chain.run(job)))
-            .map_err(|source| StateError::NoThread { step: step.clone(), source })?;
+            .name(format!("persist {worker}"))
+            .spawn(move || manual.messages.into_iter().for_each(|message| manual.writer.take(message)))
+            .map_err(|source| StateError::NoThread { step: format!("of worker {worker}"), source })?;
         persister.thread = Some(thread);
         Ok(persister)
     }
 
-    /// As [`Persister::start`], but without a thread: the work is done by whoever holds the hand.
+    /// As [`Persister::start`], but without a thread: the work is done by whoever has the writer.
     #[must_use]
-    pub fn by_hand(
-        storage: Arc<dyn Storage>,
-        identity: ShardIdentity,
-        restored: Option<Vec<FileRef>>,
-    ) -> (Self, Hand) {
-        let fresh = restored.is_none();
-        let files = restored.unwrap_or_default();
-        let bytes = |kind| files.iter().filter(|f| f.kind == kind).map(|f| f.bytes).sum();
-        let plan = Arc::new(Mutex::new(Plan {
-            fresh,
-            base_bytes: bytes(FileKind::Base),
-            delta_bytes: bytes(FileKind::Delta),
-            files: files.iter().filter(|file| file.kind != FileKind::Spill).count(),
-            bases_pending: 0,
-        }));
-        let step = identity.step.clone();
-        let chain = chain::Chain::new(storage, identity, files, plan.clone());
-        let (jobs, queue) = channel();
-        (Self { step, jobs: Some(jobs), thread: None, plan }, Hand { queue, chain })
+    pub fn manual(storage: Arc<dyn Storage>, identity: ShardIdentity) -> (Self, ManualWriter) {
+        let plan: Arc<Mutex<Plan>> = Arc::default();
+        let worker = identity.worker;
+        let writer = write::Writer::new(storage, identity, Arc::clone(&plan));
+        let (sender, messages) = channel();
+        (Self { worker, messages: Some(sender), thread: None, plan }, ManualWriter { messages, writer })
     }
 
-    /// The mode in which the next freeze should begin.
-    #[must_use]
-    pub fn next_mode(&self) -> FreezeMode {
-        let plan = lock(&self.plan);
-        let long = plan.bases_pending == 0 && plan.files >= MANY_FILES;
-        if plan.fresh || long || plan.delta_bytes > plan.base_bytes.max(SMALL_BYTES) {
-            FreezeMode::Base
-        } else {
-            FreezeMode::Delta
-        }
-    }
-
-    /// Hands a frozen state over for the files of a checkpoint, and returns at once. Calls are
-    /// carried out in order; `done` runs on the persister's thread, when all is durable or when it
-    /// failed. After a failure just go on: the next call writes what this one could not.
-    pub fn persist(&self, checkpoint: CheckpointId, watermark_ms: Option<i64>, frozen: Frozen, done: Done) {
+    /// Adds a state. All are added before the first checkpoint: from then on each takes part in every one.
+    /// `restored` is the chain to continue, as [`RestoreStats::continues`](crate::RestoreStats::continues) returned
+    /// it; without, the first freeze of all states is to be a base.
+    pub fn open(&self, state: &str, restored: Option<Vec<FileRef>>) -> StateId {
         let mut plan = lock(&self.plan);
-        match frozen.mode() {
-            FreezeMode::Base => {
-                plan.fresh = false;
-                plan.base_bytes = frozen.bytes();
-                plan.delta_bytes = 0;
-                plan.bases_pending += 1;
-            }
-            FreezeMode::Delta => plan.delta_bytes += frozen.bytes(),
-        }
+        plan.fresh |= restored.is_none();
+        let files = restored.unwrap_or_default();
+        let bytes = |kind| files.iter().filter(|f| f.kind == kind).map(|f| f.bytes).sum::<u64>();
+        plan.base_bytes += bytes(FileKind::Base);
+        plan.delta_bytes += bytes(FileKind::Delta);
+        plan.files = plan.files.max(files.iter().filter(|file| file.kind != FileKind::Spill).count());
+        let id = StateId(plan.states);
+        plan.states += 1;
         drop(plan);
-        let job = Job { checkpoint, watermark_ms, frozen, done };
-        let refused = match &self.jobs {
-            Some(jobs) => jobs.send(job).map_err(|refused| refused.0).err(),
-            None => Some(job),
+        if let Some(messages) = &self.messages {
+            // If the writer has ended, handing over will say so.
+            let _ = messages.send(Message::Open { state: state.to_owned(), files });
+        }
+        id
+    }
+
+    /// The mode in which states should begin their freeze for a checkpoint: the same for all of them.
+    #[must_use]
+    pub fn mode(&self, checkpoint: CheckpointId) -> FreezeMode {
+        lock(&self.plan).mode(checkpoint)
+    }
+
+    /// Hands over what a state froze for a checkpoint, and returns at once. Each state hands over one part for every
+    /// checkpoint, in their order. `done` runs on the persister's thread, when the parts of all states are durable or
+    /// when that failed. After a failure just go on: the next checkpoint writes what this one could not.
+    pub fn persist(
+        &self,
+        state: StateId,
+        checkpoint: CheckpointId,
+        watermark_ms: Option<i64>,
+        frozen: Frozen,
+        done: Done,
+    ) {
+        lock(&self.plan).handed_over(checkpoint, &frozen);
+        let part = Message::Part(Part { state: state.0, checkpoint, watermark_ms, frozen, done });
+        let refused = match &self.messages {
+            Some(messages) => messages.send(part).map_err(|refused| refused.0).err(),
+            None => Some(part),
         };
-        if let Some(job) = refused {
-            (job.done)(Err(StateError::internal(&self.step, "the persister's thread has ended")));
+        if let Some(Message::Part(part)) = refused {
+            let place = format!("of worker {}", self.worker);
+            (part.done)(Err(StateError::internal(&place, "the persister's thread has ended")));
         }
     }
 }
 
 impl Drop for Persister {
-    /// Waits until everything handed over is written (or failed).
+    /// Waits until everything complete that was handed over is written (or failed).
     fn drop(&mut self) {
-        drop(self.jobs.take());
+        drop(self.messages.take());
         if let Some(thread) = self.thread.take() {
             // A panic of a `done` was reported by the panic hook.
             let _ = thread.join();

@@ -22,7 +22,7 @@ pub struct RestoreStats {
     /// How long it took.
     pub took: Duration,
     /// The chain that the table continues: for
-    /// [`Persister::start`](crate::Persister::start). `None` when the groups were owned differently
+    /// [`Persister::open`](crate::Persister::open). `None` when the groups were owned differently
     /// (or nothing was stored): then the chain starts anew with a base.
     pub continues: Option<Vec<FileRef>>,
 }
@@ -138,7 +138,11 @@ fn load_snapshot(table: &mut dyn AnyTable, storage: &dyn Storage, file: &FileRef
             let loaded = table.load_section(section.group, bytes)?;
             if loaded != section.entries {
                 let problem = format!("{loaded} entries instead of {}", section.entries);
-                return Err(StateError::damaged(&file.name, section.offset, problem));
+                return Err(StateError::damaged(
+                    &file.name,
+                    file.offset.saturating_add(section.offset),
+                    problem,
+                ));
             }
             entries += loaded;
             Ok(())

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use staunch_checkpoint::{CheckpointId, FileRef, Generation, Shard};
 use staunch_state::{
     Assignment, Frozen, Groups, InMemoryStorage, PersistedShard, Persister, Put, ShardIdentity, SpillShared,
-    StateError, Storage, StorageError, Table, TableConfig, hash_key, restore_table,
+    StateError, StateId, Storage, StorageError, Table, TableConfig, hash_key, restore_table,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -134,7 +134,7 @@ struct Job {
     budget: usize,
     workers: u32,
     tables: Vec<Strings>,
-    persisters: Vec<Persister>,
+    persisters: Vec<(Persister, StateId)>,
     model: Model,
     /// The model when the freeze in progress began.
     frozen: Option<Model>,
@@ -174,12 +174,13 @@ impl Job {
             let identity = ShardIdentity {
                 job: "model".to_owned(),
                 lineage: "one".to_owned(),
-                step: "step one".to_owned(),
                 worker,
                 generation: Generation(self.generation),
             };
             let storage = self.storage.clone();
-            self.persisters.push(Persister::start(storage, identity, stats.continues).unwrap());
+            let persister = Persister::start(storage, identity).unwrap();
+            let state = persister.open("step one", stats.continues);
+            self.persisters.push((persister, state));
             self.tables.push(table);
         }
         self.model = self.durable.0.clone();
@@ -225,8 +226,8 @@ impl Job {
 
     fn checkpoint(&mut self, fails: bool) {
         if self.frozen.is_none() {
-            for (table, persister) in self.tables.iter_mut().zip(&self.persisters) {
-                table.begin_freeze(persister.next_mode()).unwrap();
+            for (table, (persister, _)) in self.tables.iter_mut().zip(&self.persisters) {
+                table.begin_freeze(persister.mode(self.checkpoint.next())).unwrap();
             }
             self.frozen = Some(self.model.clone());
             return;
@@ -295,13 +296,13 @@ impl Job {
 }
 
 fn persist(
-    persister: &Persister,
+    (persister, state): &(Persister, StateId),
     checkpoint: CheckpointId,
     frozen: Frozen,
 ) -> Receiver<Result<PersistedShard, StateError>> {
     let (done, outcome) = channel();
     let report = Box::new(move |result| done.send(result).unwrap());
-    persister.persist(checkpoint, Some(7), frozen, report);
+    persister.persist(*state, checkpoint, Some(7), frozen, report);
     outcome
 }
 

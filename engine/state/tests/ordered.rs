@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use staunch_checkpoint::{CheckpointId, Generation, Shard};
 use staunch_state::{
     AnyTable, Assignment, FreezeMode, Groups, InMemoryStorage, OrderedTable, Persister, ShardIdentity,
-    SpillShared, StateError, Table, TableConfig, TimerTable, hash_key, restore_table,
+    SpillShared, StateError, StateId, Table, TableConfig, TimerTable, hash_key, restore_table,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -94,7 +94,8 @@ struct Job {
     workers: u32,
     maps: Vec<Names>,
     timers: Vec<Timers>,
-    persisters: Vec<[Persister; 2]>,
+    /// With the two states of each worker.
+    persisters: Vec<(Persister, [StateId; 2])>,
     model: Model,
     frozen: Option<Model>,
     durable: (Model, [Vec<Shard>; 2]),
@@ -133,9 +134,15 @@ impl Job {
             let folder = self.folder.path();
             let mut map = Names::new(config(folder, "map", worker, workers, self.budget));
             let mut timers = Timers::new(config(folder, "timers", worker, workers, self.budget));
-            let first = self.open(&mut map, worker, 0);
-            let second = self.open(&mut timers, worker, 1);
-            self.persisters.push([first, second]);
+            let identity = ShardIdentity {
+                job: "model".to_owned(),
+                lineage: "one".to_owned(),
+                worker,
+                generation: Generation(self.generation),
+            };
+            let persister = Persister::start(Arc::new(self.storage.clone()), identity).unwrap();
+            let states = [self.open(&mut map, &persister, 0), self.open(&mut timers, &persister, 1)];
+            self.persisters.push((persister, states));
             self.maps.push(map);
             self.timers.push(timers);
         }
@@ -143,16 +150,9 @@ impl Job {
         self.check();
     }
 
-    fn open(&self, table: &mut dyn AnyTable, worker: u32, state: usize) -> Persister {
+    fn open(&self, table: &mut dyn AnyTable, persister: &Persister, state: usize) -> StateId {
         let stats = restore_table(table, &self.storage, &self.durable.1[state]).unwrap();
-        let identity = ShardIdentity {
-            job: "model".to_owned(),
-            lineage: "one".to_owned(),
-            step: table.name().to_owned(),
-            worker,
-            generation: Generation(self.generation),
-        };
-        Persister::start(Arc::new(self.storage.clone()), identity, stats.continues).unwrap()
+        persister.open(table.name(), stats.continues)
     }
 
     fn worker(&self, key: &str) -> usize {
@@ -166,11 +166,11 @@ impl Job {
     fn checkpoint(&mut self, base: bool) {
         let Some(model) = self.frozen.take() else {
             let persisters = std::mem::take(&mut self.persisters);
-            for (tables, persisters) in self.tables().zip(&persisters) {
-                for (table, persister) in tables.into_iter().zip(persisters) {
-                    let mode = if base { FreezeMode::Base } else { persister.next_mode() };
-                    table.begin_freeze(mode).unwrap();
-                }
+            let checkpoint = CheckpointId(self.checkpoint + 1);
+            for (tables, (persister, _)) in self.tables().zip(&persisters) {
+                let asked = persister.mode(checkpoint);
+                let mode = if base { FreezeMode::Base } else { asked };
+                tables.into_iter().for_each(|table| table.begin_freeze(mode).unwrap());
             }
             self.persisters = persisters;
             self.frozen = Some(self.model.clone());
@@ -180,11 +180,15 @@ impl Job {
         let checkpoint = CheckpointId(self.checkpoint);
         let persisters = std::mem::take(&mut self.persisters);
         let mut shards = [Vec::new(), Vec::new()];
-        for (tables, persisters) in self.tables().zip(&persisters) {
-            for ((table, persister), shards) in tables.into_iter().zip(persisters).zip(&mut shards) {
+        for (tables, (persister, states)) in self.tables().zip(&persisters) {
+            let mut outcomes = Vec::new();
+            for (table, state) in tables.into_iter().zip(states) {
                 let (done, outcome) = channel();
                 let report = Box::new(move |result| done.send(result).unwrap());
-                persister.persist(checkpoint, None, table.take_frozen().unwrap(), report);
+                persister.persist(*state, checkpoint, None, table.take_frozen().unwrap(), report);
+                outcomes.push(outcome);
+            }
+            for (outcome, shards) in outcomes.into_iter().zip(&mut shards) {
                 shards.push(outcome.recv().unwrap().unwrap().shard);
             }
         }

@@ -15,7 +15,7 @@ static WATCHED: Watched = Watched;
 const SLOT: Slot = Slot(42);
 
 fn manifest(kind: Kind) -> Manifest {
-    let file = |n: u64, kind| FileRef { name: format!("state/{n}"), kind, bytes: n, crc32c: 7 };
+    let file = |n: u64, kind| FileRef { name: format!("state/{n}"), kind, offset: n, bytes: n, crc32c: 7 };
     let files = vec![file(1, FileKind::Base), file(2, FileKind::Delta), file(3, FileKind::Spill)];
     let committable = |checkpoint, instance| Committable {
         checkpoint: CheckpointId(checkpoint),

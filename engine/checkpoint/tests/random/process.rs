@@ -341,7 +341,13 @@ impl Process {
                     if self.chain.len() > 2 {
                         self.chain.clear();
                     }
-                    self.chain.push(FileRef { name: file, kind: FileKind::Delta, bytes: 1, crc32c: 0 });
+                    self.chain.push(FileRef {
+                        name: file,
+                        kind: FileKind::Delta,
+                        offset: 0,
+                        bytes: 1,
+                        crc32c: 0,
+                    });
                     let files = self.chain.clone();
                     Report::State(Shard { worker: *instance, watermark_ms: None, files })
                 }

@@ -132,7 +132,7 @@ impl Channels {
                         from = 0;
                     }
                     world.files.insert(name.clone(), before(written) & !before(from));
-                    self.chain.push(FileRef { name, kind: FileKind::Delta, bytes: 0, crc32c: 0 });
+                    self.chain.push(FileRef { name, kind: FileKind::Delta, offset: 0, bytes: 0, crc32c: 0 });
                     Report::State(Shard { worker: *instance, watermark_ms: None, files: self.chain.clone() })
                 }
                 Part::Sink { name, instance } => {

@@ -74,7 +74,7 @@ pub(super) fn copy(
             let problem = format!("{read} bytes were read of a file of {bytes}");
             return Err(StateError::io("read all of", &path)(std::io::Error::other(problem)));
         }
-        let file = FileRef { name: name(&local), kind: FileKind::Spill, bytes: read, crc32c };
+        let file = FileRef { name: name(&local), kind: FileKind::Spill, offset: 0, bytes: read, crc32c };
         storage.put_file(&file.name, &path)?;
         copied.bytes += read;
         if local.ends_with(".sst") {

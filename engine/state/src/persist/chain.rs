@@ -1,156 +1,147 @@
-//! The persister's thread: the chain of files as it is in the storage.
+//! The chain of one state: its files as they are in the storage, and what is frozen and not yet in one.
 
-use super::{Job, PersistedShard, Plan, ShardIdentity, base, lock, merge};
+use super::{ShardIdentity, base};
 use crate::error::StateError;
-use crate::snapshot::{Head, Output, Writer, ranges};
+use crate::snapshot::{Bundle, Extent, Head, ranges};
 use crate::storage::Storage;
 use crate::table::{FreezeMode, Frozen};
-use staunch_checkpoint::{CheckpointId, FileKind, FileRef, Shard};
+use staunch_checkpoint::{CheckpointId, FileKind, FileRef};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 /// Frozen and not yet durable: one checkpoint's, or more after failures.
 struct Pending {
     frozen: Frozen,
     /// Hard links of the RocksDB tier, once made.
     linked: Option<PathBuf>,
-    /// Bases that went into it.
-    bases: usize,
+    /// The stored files of the RocksDB tier, once copied for the checkpoint that is being written.
+    copied: Option<base::Copied>,
 }
 
 /// What has been written for one checkpoint.
-struct Written {
-    bytes: u64,
-    entries: u64,
+#[derive(Clone, Copy, Default)]
+pub(super) struct Written {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
 }
 
 /// See the module.
 pub(super) struct Chain {
-    storage: Arc<dyn Storage>,
-    identity: ShardIdentity,
-    files: Vec<FileRef>,
+    state: String,
+    pub(super) files: Vec<FileRef>,
     /// RocksDB's table files in the storage, by their local names. They never change under a name
     /// within one database, and only one database ever continues a chain.
     tables: BTreeMap<String, FileRef>,
     pending: Option<Pending>,
-    plan: Arc<Mutex<Plan>>,
-    /// Head of the last frozen state, for merged files.
-    head: Option<(Head, PathBuf)>,
+    /// Head of the last frozen state, for merged files, and its folder for temporary files.
+    pub(super) head: Option<(Head, PathBuf)>,
 }
 
 impl Chain {
-    pub(super) fn new(
-        storage: Arc<dyn Storage>,
-        identity: ShardIdentity,
-        files: Vec<FileRef>,
-        plan: Arc<Mutex<Plan>>,
-    ) -> Self {
+    pub(super) fn new(state: String, files: Vec<FileRef>) -> Self {
         let tables = base::tables(&files);
-        Self { storage, identity, files, tables, pending: None, plan, head: None }
+        Self { state, files, tables, pending: None, head: None }
     }
 
-    /// Carries out one call.
-    pub(super) fn run(&mut self, job: Job) {
-        let started = Instant::now();
-        let Job { checkpoint, watermark_ms, frozen, done } = job;
-        self.absorb(checkpoint, frozen);
-        let outcome = self.write(checkpoint);
-        self.count();
-        done(outcome.map(|written| PersistedShard {
-            shard: Shard { worker: self.identity.worker, watermark_ms, files: self.files.clone() },
-            bytes_written: written.bytes,
-            entries: written.entries,
-            took: started.elapsed(),
-        }));
-        if let Some((head, scratch)) = &self.head {
-            let merged = merge::merge(&*self.storage, &self.identity, head, scratch, &mut self.files);
-            if let Err(error) = merged {
-                let step = &self.identity.step;
-                tracing::warn!(step, %error, "small snapshot files stay unmerged for now");
-            }
-        }
-        self.count();
+    /// How many snapshots are in it.
+    pub(super) fn snapshots(&self) -> usize {
+        self.files.iter().filter(|file| file.kind != FileKind::Spill).count()
     }
 
     /// Adds what was frozen to what is not in a file yet.
-    fn absorb(&mut self, checkpoint: CheckpointId, frozen: Frozen) {
+    pub(super) fn absorb(&mut self, identity: &ShardIdentity, checkpoint: CheckpointId, frozen: Frozen) {
         let head = Head {
-            job: self.identity.job.clone(),
-            lineage: self.identity.lineage.clone(),
-            step: self.identity.step.clone(),
-            worker: self.identity.worker,
+            job: identity.job.clone(),
+            lineage: identity.lineage.clone(),
+            step: self.state.clone(),
+            worker: identity.worker,
             checkpoint: checkpoint.0,
-            generation: self.identity.generation.0,
+            generation: identity.generation.0,
             groups: frozen.groups,
             owned: ranges(&frozen.owned),
         };
         self.head = Some((head, frozen.scratch.clone()));
-        let bases = usize::from(frozen.mode == FreezeMode::Base);
         match &mut self.pending {
             Some(pending) => {
-                if bases > 0 {
+                if frozen.mode == FreezeMode::Base {
                     base::unlink(pending.linked.take());
                 }
                 pending.frozen.absorb(frozen);
-                pending.bases += bases;
             }
-            None => self.pending = Some(Pending { frozen, linked: None, bases }),
+            None => self.pending = Some(Pending { frozen, linked: None, copied: None }),
         }
     }
 
-    /// Makes everything pending durable.
-    fn write(&mut self, checkpoint: CheckpointId) -> Result<Written, StateError> {
-        let (Some(pending), Some((head, scratch))) = (&mut self.pending, &self.head) else {
-            return Ok(Written { bytes: 0, entries: 0 });
-        };
-        let is_base = pending.frozen.mode == FreezeMode::Base;
-        let mut written = Written { bytes: 0, entries: pending.frozen.entries() };
-        let mut spill_files = Vec::new();
+    /// Whether a base is to be written.
+    pub(super) fn is_base(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.frozen.mode == FreezeMode::Base)
+    }
+
+    /// Serialised bytes to be written.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.pending.as_ref().map_or(0, |pending| pending.frozen.bytes())
+    }
+
+    /// The folder for temporary files, once something was frozen.
+    pub(super) fn scratch(&self) -> Option<&Path> {
+        self.head.as_ref().map(|(_, scratch)| scratch.as_path())
+    }
+
+    /// Copies the RocksDB tier of a base.
+    pub(super) fn copy_spill(
+        &mut self,
+        storage: &dyn Storage,
+        identity: &ShardIdentity,
+        checkpoint: CheckpointId,
+    ) -> Result<(), StateError> {
+        let (Some(pending), Some((_, scratch))) = (&mut self.pending, &self.head) else { return Ok(()) };
         if let Some(capture) = &pending.frozen.spill {
             pending.linked = Some(base::link(&capture.spill, scratch)?);
             // The hard links are what counts now: the table may evict again.
             pending.frozen.spill = None;
         }
+        pending.copied = None;
         if let Some(linked) = &pending.linked {
-            let name = |local: &str| self.identity.file(checkpoint, &format!("-{local}"));
-            let copied = base::copy(&*self.storage, linked, name, &mut self.tables)?;
-            written.bytes += copied.bytes;
-            spill_files = copied.files;
+            let name = |local: &str| identity.spill_file(&self.state, checkpoint, local);
+            pending.copied = Some(base::copy(storage, linked, name, &mut self.tables)?);
         }
-        // The head of a base tells whose state the RocksDB files are, so they never come alone.
-        let mut file = None;
-        if written.entries > 0 || !spill_files.is_empty() {
-            let output = Output::sized(pending.frozen.bytes(), scratch)?;
-            let mut writer = Writer::new(output, head)?;
-            for (group, entries, bytes) in pending.frozen.sections() {
-                writer.section(group, entries, bytes)?;
-            }
-            let (kind, ending) =
-                if is_base { (FileKind::Base, ".base") } else { (FileKind::Delta, ".delta") };
-            let name = self.identity.file(checkpoint, ending);
-            let put = writer.finish(&*self.storage, name, kind)?;
-            staunch_crash::point_of("state.file_written", self.identity.worker)
-                .map_err(StateError::io("write into", scratch))?;
-            written.bytes += put.bytes;
-            file = Some(put);
-        }
-        if is_base {
-            self.tables.retain(|_, table| spill_files.contains(table));
-            self.files = spill_files;
-            let mut plan = lock(&self.plan);
-            plan.bases_pending -= pending.bases;
-            plan.base_bytes = written.bytes;
-        }
-        self.files.extend(file);
-        base::unlink(pending.linked.take());
-        self.pending = None;
-        Ok(written)
+        Ok(())
     }
 
-    fn count(&self) {
-        let snapshots = self.files.iter().filter(|file| file.kind != FileKind::Spill);
-        lock(&self.plan).files = snapshots.count();
+    /// Adds what is to be written to the file of the checkpoint; none if there is nothing. The head of a base tells
+    /// whose state the RocksDB files are, so these never come alone.
+    pub(super) fn add_to(&self, bundle: &mut Bundle) -> Result<Option<Extent>, StateError> {
+        let (Some(pending), Some((head, _))) = (&self.pending, &self.head) else { return Ok(None) };
+        let has_spill = pending.copied.as_ref().is_some_and(|copied| !copied.files.is_empty());
+        if pending.frozen.entries() == 0 && !has_spill {
+            return Ok(None);
+        }
+        let mut snapshot = bundle.begin(head)?;
+        for (group, entries, bytes) in pending.frozen.sections() {
+            snapshot.section(group, entries, bytes)?;
+        }
+        snapshot.finish().map(Some)
+    }
+
+    /// All is durable: the chain goes on from here.
+    pub(super) fn advance(&mut self, file: &str, extent: Option<Extent>) -> Written {
+        let Some(mut pending) = self.pending.take() else { return Written::default() };
+        let is_base = pending.frozen.mode == FreezeMode::Base;
+        let mut written = Written { bytes: 0, entries: pending.frozen.entries() };
+        if let Some(copied) = &pending.copied {
+            written.bytes += copied.bytes;
+        }
+        if is_base {
+            let spill_files = pending.copied.take().map(|copied| copied.files).unwrap_or_default();
+            self.tables.retain(|_, table| spill_files.contains(table));
+            self.files = spill_files;
+        }
+        if let Some(extent) = extent {
+            written.bytes += extent.bytes;
+            let kind = if is_base { FileKind::Base } else { FileKind::Delta };
+            self.files.push(extent.in_file(file, kind));
+        }
+        base::unlink(pending.linked.take());
+        written
     }
 }

@@ -1,4 +1,7 @@
-//! The file of one base or delta: sections of entries by key group, every byte under a checksum.
+//! A snapshot, one base or delta of one state: sections of entries by key group, every byte under a checksum.
+//!
+//! A file holds the snapshots of several states, one after another and with nothing in between: the manifest says
+//! where each begins. Offsets in a snapshot count from its own beginning.
 //!
 //! ```text
 //! head     magic "STAUNCH\x01" | version u32 | length u32 | Head as JSON | crc32c of all before
@@ -8,7 +11,7 @@
 //! ```
 //!
 //! Integers are little endian. A reader needs no more than the head, the table and the sections that
-//! it owns: the checksum of the whole file, known from the manifest, is compared with the one that
+//! it owns: the checksum of the whole snapshot, known from the manifest, is compared with the one that
 //! the parts' checksums combine to, and each section is checked when it is read. So nothing is used
 //! before it is verified, and a rescaled worker does not read what belongs to others.
 
@@ -16,13 +19,13 @@ mod read;
 mod write;
 
 pub use read::Snapshot;
-pub(crate) use write::{Output, Writer};
+pub(crate) use write::{Bundle, Extent, Output};
 
 use crate::group::Groups;
 use serde::{Deserialize, Serialize};
 
-/// Newest version of the format, and the one that is written.
-pub const VERSION: u32 = 1;
+/// The version of the format. Version 1, of before the first release, had a file for each state.
+pub const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"STAUNCH\x01";
 const END: [u8; 8] = *b"STAUNEND";

@@ -27,15 +27,10 @@ impl<'a> Snapshot<'a> {
     /// [`StateError::Damaged`] or [`StateError::NewerFormat`]: the file is not as it was written, or
     /// not for this build. [`StateError::Storage`]: it cannot be read.
     pub fn open(storage: &'a dyn Storage, file: &'a FileRef) -> Result<Self, StateError> {
-        let damaged = |offset, problem: &str| StateError::damaged(&file.name, offset, problem);
         let mut whole = None;
         if file.bytes <= WHOLE_BYTES {
-            let bytes = storage.get(&file.name)?;
+            let bytes = read(storage, file, 0, file.bytes)?;
             check_start(file, &bytes)?;
-            if bytes.len() as u64 != file.bytes {
-                let problem = format!("{} bytes instead of {}", bytes.len(), file.bytes);
-                return Err(damaged(file.bytes.min(bytes.len() as u64), &problem));
-            }
             whole = Some(bytes);
         }
         let empty = Head {
@@ -95,7 +90,7 @@ impl<'a> Snapshot<'a> {
                 let bytes = &run[from..from + section.bytes as usize];
                 if crc32c::crc32c(bytes) != section.crc32c {
                     let problem = format!("checksum of key group {} differs", section.group);
-                    return Err(StateError::damaged(&self.file.name, section.offset, problem));
+                    return Err(self.damaged(section.offset, problem));
                 }
                 visit(section, bytes)?;
             }
@@ -105,7 +100,7 @@ impl<'a> Snapshot<'a> {
     }
 
     fn damaged(&self, offset: u64, problem: impl Into<String>) -> StateError {
-        StateError::damaged(&self.file.name, offset, problem)
+        StateError::damaged(&self.file.name, self.file.offset.saturating_add(offset), problem)
     }
 
     /// Bytes of the file; exactly as many as asked for.
@@ -118,12 +113,7 @@ impl<'a> Snapshot<'a> {
             let bytes = whole.get(offset as usize..(offset + length) as usize);
             return bytes.map(Into::into).ok_or_else(past);
         }
-        match self.storage.get_range(&self.file.name, offset, length) {
-            Ok(bytes) if bytes.len() as u64 == length => Ok(bytes.into()),
-            Ok(_) => Err(past()),
-            Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => Err(past()),
-            Err(error) => Err(error.into()),
-        }
+        read(self.storage, self.file, offset, length).map(Into::into)
     }
 
     /// Reads and verifies the head; returns where it ends.
@@ -193,19 +183,47 @@ impl<'a> Snapshot<'a> {
     }
 }
 
+/// Bytes of a snapshot, from the storage; exactly as many as asked for.
+fn read(storage: &dyn Storage, file: &FileRef, offset: u64, length: u64) -> Result<Vec<u8>, StateError> {
+    let at = file.offset.saturating_add(offset);
+    let past = || StateError::damaged(&file.name, at, format!("{length} bytes reach past its end"));
+    match storage.get_range(&file.name, at, length) {
+        Ok(bytes) if bytes.len() as u64 == length => Ok(bytes),
+        Ok(_) => Err(past()),
+        Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => Err(past()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Magic and version: the clearest thing that can be said about a foreign file.
 fn check_start(file: &FileRef, bytes: &[u8]) -> Result<(), StateError> {
     if bytes.len() < HEAD_START as usize {
         let problem = format!("{} bytes are too few for a snapshot file", bytes.len());
-        return Err(StateError::damaged(&file.name, bytes.len() as u64, problem));
+        return Err(StateError::damaged(&file.name, file.offset.saturating_add(bytes.len() as u64), problem));
     }
     if bytes[..8] != MAGIC {
-        return Err(StateError::damaged(&file.name, 0, "it does not start as a snapshot file does"));
+        return Err(StateError::damaged(
+            &file.name,
+            file.offset,
+            "it does not start as a snapshot file does",
+        ));
     }
     match u32_at(bytes, 8) {
         VERSION => Ok(()),
-        0 => Err(StateError::damaged(&file.name, 8, "format version 0 does not exist")),
-        found => Err(StateError::NewerFormat { file: file.name.clone(), offset: 8, found, known: VERSION }),
+        0 => Err(StateError::damaged(
+            &file.name,
+            file.offset.saturating_add(8),
+            "format version 0 does not exist",
+        )),
+        found if found < VERSION => {
+            Err(StateError::OlderFormat { file: file.name.clone(), found, known: VERSION })
+        }
+        found => Err(StateError::NewerFormat {
+            file: file.name.clone(),
+            offset: file.offset.saturating_add(8),
+            found,
+            known: VERSION,
+        }),
     }
 }
 

@@ -3,6 +3,8 @@ use crate::memory::InMemoryStorage;
 use crate::storage::Storage;
 use staunch_checkpoint::{FileKind, FileRef};
 
+const NAME: &str = "state/1/7-g2.delta";
+
 fn head() -> Head {
     Head {
         job: "job".to_owned(),
@@ -20,13 +22,16 @@ fn head() -> Head {
 fn file(storage: &InMemoryStorage, bytes: usize) -> FileRef {
     let scratch = std::env::temp_dir();
     let output = Output::sized(3 * bytes as u64, &scratch).unwrap();
-    let mut writer = Writer::new(output, &head()).unwrap();
+    let mut bundle = Bundle::new(output);
+    let mut writer = bundle.begin(&head()).unwrap();
     for group in [0, 2, 5] {
         let half = vec![group as u8 + 1; bytes / 2];
         writer.section(group, 3, &half).unwrap();
         writer.section(group, 4, &half).unwrap();
     }
-    writer.finish(storage, "state/counts/1/7-g2.delta".to_owned(), FileKind::Delta).unwrap()
+    let extent = writer.finish().unwrap();
+    bundle.put(storage, NAME).unwrap();
+    extent.in_file(NAME, FileKind::Delta)
 }
 
 fn read(
@@ -119,8 +124,10 @@ fn a_file_of_another_checkpoint_is_not_taken_for_the_listed_one() {
     let mut other = head();
     other.checkpoint = 8;
     let output = Output::sized(0, &std::env::temp_dir()).unwrap();
-    let writer = Writer::new(output, &other).unwrap();
-    let swapped = writer.finish(&storage, listed.name.clone(), FileKind::Delta).unwrap();
+    let mut bundle = Bundle::new(output);
+    let extent = bundle.begin(&other).unwrap().finish().unwrap();
+    bundle.put(&storage, NAME).unwrap();
+    let swapped = extent.in_file(NAME, FileKind::Delta);
     let same_length = FileRef { bytes: swapped.bytes, ..listed };
     let error = Snapshot::open(&storage, &same_length).err().unwrap().to_string();
     assert!(error.contains("not the file that the manifest lists"), "{error}");
@@ -134,7 +141,54 @@ fn a_newer_version_is_told_apart_from_damage() {
     bytes[8] = 9;
     storage.put(&file.name, &bytes).unwrap();
     let error = Snapshot::open(&storage, &file).err().unwrap().to_string();
-    assert!(error.contains("format 9, this build reads up to 1"), "{error}");
+    assert!(error.contains("format 9, this build reads up to 2"), "{error}");
+}
+
+#[test]
+fn the_format_of_before_the_first_release_is_refused_by_name_with_what_to_do() {
+    let storage = InMemoryStorage::new();
+    let file = file(&storage, 40);
+    let mut bytes = storage.get(&file.name).unwrap();
+    bytes[8] = 1;
+    storage.put(&file.name, &bytes).unwrap();
+    let error = Snapshot::open(&storage, &file).err().unwrap().to_string();
+    assert!(
+        error.contains("format 1, this build reads format 2 alone. Run the build that wrote it"),
+        "{error}"
+    );
+}
+
+#[test]
+fn snapshots_that_share_a_file_are_read_apart_and_damage_to_one_is_of_no_matter_to_the_other() {
+    let storage = InMemoryStorage::new();
+    let mut bundle = Bundle::new(Output::sized(0, &std::env::temp_dir()).unwrap());
+    let mut files = Vec::new();
+    for state in 0..3_u8 {
+        let head = Head { step: format!("state {state}"), ..head() };
+        let mut writer = bundle.begin(&head).unwrap();
+        writer.section(1, 2, &[state; 50]).unwrap();
+        files.push(writer.finish().unwrap().in_file(NAME, FileKind::Delta));
+    }
+    bundle.put(&storage, NAME).unwrap();
+    let good = storage.get(NAME).unwrap();
+    assert_eq!(files.iter().map(|file| file.bytes).sum::<u64>(), good.len() as u64);
+    for (state, file) in files.iter().enumerate() {
+        assert_eq!(Snapshot::open(&storage, file).unwrap().head().step, format!("state {state}"));
+        assert_eq!(read(&storage, file, &[1]).unwrap(), [(1, vec![state as u8; 50])]);
+    }
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        storage.put(NAME, &bad).unwrap();
+        for file in &files {
+            let is_in = (file.offset..file.offset + file.bytes).contains(&(at as u64));
+            assert_eq!(read(&storage, file, &[1]).is_err(), is_in, "byte {at}");
+        }
+    }
+    // One state's snapshot is not taken for another's.
+    let wrong = FileRef { offset: files[0].offset, bytes: files[0].bytes, ..files[1].clone() };
+    storage.put(NAME, &good).unwrap();
+    assert!(Snapshot::open(&storage, &wrong).is_err());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Writing a snapshot file: to memory when it is small, else through a local file.
+//! Writing snapshots, one after another into a file: to memory when it is small, else through a local file.
 
 use super::{END, Head, MAGIC, Section, VERSION};
 use crate::error::StateError;
@@ -43,18 +43,37 @@ impl Drop for Output {
     }
 }
 
-/// Writes one file, section after section, groups ascending.
-pub(crate) struct Writer {
+/// A file of the storage that several snapshots share, one after another.
+pub(crate) struct Bundle {
     output: Output,
     written: u64,
     crc32c: u32,
-    sections: Vec<Section>,
 }
 
-impl Writer {
-    /// Starts a file with its head.
-    pub(crate) fn new(output: Output, head: &Head) -> Result<Self, StateError> {
-        let mut this = Self { output, written: 0, crc32c: 0, sections: Vec::new() };
+/// Where in a file a snapshot is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    pub(crate) crc32c: u32,
+}
+
+impl Extent {
+    /// For the manifest, once the file is in the storage.
+    pub(crate) fn in_file(self, name: &str, kind: FileKind) -> FileRef {
+        let Self { offset, bytes, crc32c } = self;
+        FileRef { name: name.to_owned(), kind, offset, bytes, crc32c }
+    }
+}
+
+impl Bundle {
+    /// An empty file.
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output, written: 0, crc32c: 0 }
+    }
+
+    /// Begins the next snapshot with its head.
+    pub(crate) fn begin(&mut self, head: &Head) -> Result<Writer<'_>, StateError> {
         let json = serde_json::to_vec(head)
             .map_err(|error| StateError::internal(&head.step, format!("head of a file: {error}")))?;
         let mut start = Vec::with_capacity(json.len() + 20);
@@ -63,8 +82,10 @@ impl Writer {
         start.extend_from_slice(&(json.len() as u32).to_le_bytes());
         start.extend_from_slice(&json);
         start.extend_from_slice(&crc32c::crc32c(&start).to_le_bytes());
-        this.write(&start)?;
-        Ok(this)
+        let offset = self.written;
+        let mut writer = Writer { bundle: self, offset, crc32c: 0, sections: Vec::new() };
+        writer.write(&start)?;
+        Ok(writer)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StateError> {
@@ -79,9 +100,47 @@ impl Writer {
         Ok(())
     }
 
+    /// Puts the file into the storage.
+    pub(crate) fn put(mut self, storage: &dyn Storage, name: &str) -> Result<(), StateError> {
+        match &mut self.output {
+            Output::Memory(bytes) => storage.put(name, bytes)?,
+            Output::Local(path, file) => {
+                file.flush().map_err(StateError::io("write", path))?;
+                let (there, expected) = (checksum(path)?, (self.written, self.crc32c));
+                if there != expected {
+                    let problem = format!("length and checksum {there:x?} instead of {expected:x?}");
+                    return Err(StateError::io("read back", path)(std::io::Error::other(problem)));
+                }
+                storage.put_file(name, path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes one snapshot, section after section, groups ascending.
+pub(crate) struct Writer<'a> {
+    bundle: &'a mut Bundle,
+    /// Where it begins in the file.
+    offset: u64,
+    crc32c: u32,
+    sections: Vec<Section>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+        self.bundle.write(bytes)
+    }
+
+    /// Bytes of it so far.
+    fn written(&self) -> u64 {
+        self.bundle.written - self.offset
+    }
+
     /// Adds entries of a group: a group not lower than the last one; the same one is continued.
     pub(crate) fn section(&mut self, group: u16, entries: u64, bytes: &[u8]) -> Result<(), StateError> {
-        let offset = self.written;
+        let offset = self.written();
         self.write(bytes)?;
         match self.sections.last_mut().filter(|last| last.group == group) {
             Some(last) => {
@@ -97,14 +156,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the file and puts it into the storage.
-    pub(crate) fn finish(
-        mut self,
-        storage: &dyn Storage,
-        name: String,
-        kind: FileKind,
-    ) -> Result<FileRef, StateError> {
-        let table = self.written;
+    /// Ends the snapshot.
+    pub(crate) fn finish(mut self) -> Result<Extent, StateError> {
+        let table = self.written();
         let mut end = Vec::new();
         for section in &self.sections {
             end.extend_from_slice(&section.group.to_le_bytes());
@@ -118,18 +172,6 @@ impl Writer {
         end.extend_from_slice(&crc32c::crc32c(&end).to_le_bytes());
         end.extend_from_slice(&END);
         self.write(&end)?;
-        match &mut self.output {
-            Output::Memory(bytes) => storage.put(&name, bytes)?,
-            Output::Local(path, file) => {
-                file.flush().map_err(StateError::io("write", path))?;
-                let (there, expected) = (checksum(path)?, (self.written, self.crc32c));
-                if there != expected {
-                    let problem = format!("length and checksum {there:x?} instead of {expected:x?}");
-                    return Err(StateError::io("read back", path)(std::io::Error::other(problem)));
-                }
-                storage.put_file(&name, path)?;
-            }
-        }
-        Ok(FileRef { name, kind, bytes: self.written, crc32c: self.crc32c })
+        Ok(Extent { offset: self.offset, bytes: self.written(), crc32c: self.crc32c })
     }
 }

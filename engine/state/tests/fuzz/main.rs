@@ -50,11 +50,11 @@ fn stored(folder: &Path) -> (InMemoryStorage, Shard) {
     let identity = ShardIdentity {
         job: "job".to_owned(),
         lineage: "life".to_owned(),
-        step: "words".to_owned(),
         worker: 0,
         generation: Generation(1),
     };
-    let persister = Persister::start(Arc::new(storage.clone()) as Arc<dyn Storage>, identity, None).unwrap();
+    let persister = Persister::start(Arc::new(storage.clone()) as Arc<dyn Storage>, identity).unwrap();
+    let state = persister.open("words", None);
     let mut table = table(folder);
     let mut shard = None;
     for (id, mode) in [(1, FreezeMode::Base), (2, FreezeMode::Delta)] {
@@ -67,7 +67,7 @@ fn stored(folder: &Path) -> (InMemoryStorage, Shard) {
         table.begin_freeze(mode).unwrap();
         let (done, outcome) = channel();
         let report = Box::new(move |result| drop(done.send(result)));
-        persister.persist(CheckpointId(id), None, table.take_frozen().unwrap(), report);
+        persister.persist(state, CheckpointId(id), None, table.take_frozen().unwrap(), report);
         shard = Some(outcome.recv().unwrap().unwrap().shard);
     }
     (storage, shard.unwrap())
@@ -113,6 +113,7 @@ fn a_mutated_file_under_right_checksums_is_an_error_or_some_state() {
         let file = FileRef {
             name: "state/mutated".into(),
             kind: FileKind::Base,
+            offset: 0,
             bytes: bytes.len() as u64,
             crc32c: crc32c::crc32c(&bytes),
         };

@@ -3,7 +3,6 @@
 //! entry of it is used.
 
 use super::*;
-use staunch_checkpoint::FileRef;
 use std::collections::BTreeMap;
 
 const PLACES: usize = 200;
@@ -37,7 +36,7 @@ fn kind(file: &FileRef) -> &'static str {
 /// A chain in memory: a base, merged deltas, deltas.
 fn chained(folder: &Path, storage: Arc<dyn Storage>) -> Shard {
     let mut table = Words::new(config(folder, usize::MAX));
-    let persister = Persister::start(storage, identity(1), None).unwrap();
+    let persister = writing(storage, 1, None);
     write(&mut table, 0..3000, "first");
     checkpoint(&mut table, &persister, 1, FreezeMode::Base);
     let mut last = None;

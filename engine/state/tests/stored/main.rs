@@ -5,10 +5,10 @@
 mod damage;
 
 use serde::{Deserialize, Serialize};
-use staunch_checkpoint::{CheckpointId, FileKind, Generation, Shard};
+use staunch_checkpoint::{CheckpointId, FileKind, FileRef, Generation, Shard};
 use staunch_state::{
     Assignment, Directory, FreezeMode, Groups, InMemoryStorage, PersistedShard, Persister, ShardIdentity,
-    SpillShared, StateError, Storage, Table, TableConfig, hash_key, restore_table,
+    SpillShared, StateError, StateId, Storage, Table, TableConfig, hash_key, restore_table,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,6 @@ fn identity(generation: u64) -> ShardIdentity {
     ShardIdentity {
         job: "job".to_owned(),
         lineage: "life".to_owned(),
-        step: "words".to_owned(),
         worker: 0,
         generation: Generation(generation),
     }
@@ -45,12 +44,21 @@ fn write(table: &mut Words, keys: std::ops::Range<u64>, text: &str) {
     table.update_batch(&hashes, &mut items, |key| (key, ()), |key, slot| *slot = Some(value(key))).unwrap();
 }
 
-fn checkpoint(table: &mut Words, persister: &Persister, id: u32, mode: FreezeMode) -> PersistedShard {
+/// The persister of a worker with one state.
+struct Writing(Persister, StateId);
+
+fn writing(storage: Arc<dyn Storage>, generation: u64, restored: Option<Vec<FileRef>>) -> Writing {
+    let persister = Persister::start(storage, identity(generation)).unwrap();
+    let state = persister.open("words", restored);
+    Writing(persister, state)
+}
+
+fn checkpoint(table: &mut Words, persister: &Writing, id: u32, mode: FreezeMode) -> PersistedShard {
     table.begin_freeze(mode).unwrap();
     let frozen = table.take_frozen().unwrap();
     let (done, outcome) = channel();
     let report = Box::new(move |result| drop(done.send(result)));
-    persister.persist(CheckpointId(id), None, frozen, report);
+    persister.0.persist(persister.1, CheckpointId(id), None, frozen, report);
     outcome.recv().unwrap().unwrap()
 }
 
@@ -59,9 +67,9 @@ fn shrink(table: &mut Words) {
 }
 
 /// 5000 keys, most of them spilled, then changes on top: a base with RocksDB files and a delta.
-fn spilled(folder: &Path, storage: Arc<dyn Storage>) -> (Words, Persister, Vec<PersistedShard>) {
+fn spilled(folder: &Path, storage: Arc<dyn Storage>) -> (Words, Writing, Vec<PersistedShard>) {
     let mut table = Words::new(config(folder, 50_000));
-    let persister = Persister::start(storage, identity(1), None).unwrap();
+    let persister = writing(storage, 1, None);
     write(&mut table, 0..5000, "first");
     let mut parts = vec![checkpoint(&mut table, &persister, 1, FreezeMode::Base)];
     shrink(&mut table);
@@ -106,8 +114,8 @@ fn a_second_base_copies_only_new_table_files_and_a_successor_continues_the_chain
     let stats = restore_table(&mut table, &*storage, std::slice::from_ref(shard)).unwrap();
     assert_eq!(stats.continues.as_ref(), Some(&shard.files));
     check(&mut table);
-    let persister = Persister::start(storage.clone(), identity(2), stats.continues).unwrap();
-    assert_eq!(persister.next_mode(), FreezeMode::Delta);
+    let persister = writing(storage.clone(), 2, stats.continues);
+    assert_eq!(persister.0.mode(CheckpointId(4)), FreezeMode::Delta);
     let next = checkpoint(&mut table, &persister, 4, FreezeMode::Base);
     let tables = |shard: &Shard| -> Vec<_> {
         shard.files.iter().filter(|file| file.name.ends_with(".sst")).cloned().collect()
@@ -135,7 +143,13 @@ fn nothing_is_evicted_between_the_start_of_a_base_and_its_hard_links() {
     assert!(!table.maintain().unwrap());
     assert_eq!(table.stats().keys_in_memory, before);
     let (done, outcome) = channel();
-    persister.persist(CheckpointId(4), None, frozen, Box::new(move |result| drop(done.send(result))));
+    persister.0.persist(
+        persister.1,
+        CheckpointId(4),
+        None,
+        frozen,
+        Box::new(move |result| drop(done.send(result))),
+    );
     outcome.recv().unwrap().unwrap();
     assert!(table.maintain().unwrap());
     shrink(&mut table);

@@ -10,16 +10,16 @@ use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::runtime::control::splits::SplitHub;
 use crossbeam_channel::Sender;
-use staunch_checkpoint::{CheckpointId, Event, FileRef, Generation, Manifest, Part, Published, Slot};
+use staunch_checkpoint::{CheckpointId, Event, Generation, Manifest, Part, Published, Slot};
 use staunch_state::storage::Storage;
-use staunch_state::{Assignment, Groups, Hand, Persister, ShardIdentity, SpillShared, StateError};
+use staunch_state::{Assignment, Groups, ManualWriter, Persister, ShardIdentity, SpillShared, StateError};
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// To the coordinator's thread.
 #[derive(Debug)]
@@ -82,7 +82,9 @@ pub(crate) struct Shared {
     /// Sources behave as if their input had ended.
     pub(crate) draining: AtomicBool,
     /// In a simulation: the work of the persisters, for whoever moves the process.
-    pub(crate) hands: Mutex<Vec<Hand>>,
+    pub(crate) writers: Mutex<Vec<ManualWriter>>,
+    /// By worker. The steps of a worker own its persister, and the last one that leaves waits for it.
+    persisters: Mutex<HashMap<u32, Weak<Persister>>>,
     /// Workers leave.
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -133,7 +135,8 @@ impl Shared {
             all_up: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            hands: Mutex::default(),
+            writers: Mutex::default(),
+            persisters: Mutex::default(),
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
@@ -202,25 +205,28 @@ impl Shared {
 }
 
 impl Shared {
-    pub(crate) fn persister(
-        &self,
-        step: &str,
-        worker: u32,
-        restored: Option<Vec<FileRef>>,
-    ) -> Result<Persister, StateError> {
+    /// The persister of a worker, which all states of its steps share.
+    pub(crate) fn persister(&self, worker: u32) -> Result<Arc<Persister>, StateError> {
+        let mut persisters = self.persisters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(persister) = persisters.get(&worker).and_then(Weak::upgrade) {
+            return Ok(persister);
+        }
         let identity = ShardIdentity {
             job: self.config.job.clone(),
             lineage: self.lineage.clone(),
-            step: step.to_owned(),
             worker,
             generation: self.generation,
         };
         let storage = Arc::clone(&self.storage);
-        if !super::wall_clock::is_simulated() {
-            return Persister::start(storage, identity, restored);
-        }
-        let (persister, hand) = Persister::by_hand(storage, identity, restored);
-        self.hands.lock().unwrap_or_else(PoisonError::into_inner).push(hand);
+        let persister = if super::wall_clock::is_simulated() {
+            let (persister, writer) = Persister::manual(storage, identity);
+            self.writers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+            persister
+        } else {
+            Persister::start(storage, identity)?
+        };
+        let persister = Arc::new(persister);
+        persisters.insert(worker, Arc::downgrade(&persister));
         Ok(persister)
     }
 

@@ -22,7 +22,7 @@ use crate::runtime::process::io::Io;
 use crate::runtime::process::shared::{Shared, panic_text};
 use crate::runtime::process::wall_clock::Time;
 use lockstep::Lockstep;
-use staunch_state::{Hand, storage::Storage};
+use staunch_state::{ManualWriter, storage::Storage};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::SeqCst;
@@ -43,7 +43,7 @@ pub enum Actor {
     Clock,
     /// Connectors and committers run until they wait for something.
     Io,
-    /// What a stateful step froze is written, in the order of their opening.
+    /// What the stateful steps of a worker froze is taken up, and written when it is complete.
     Persister(usize),
 }
 
@@ -91,7 +91,7 @@ pub struct Process {
     end: Option<End>,
     workers: Option<WorkerGuards<()>>,
     lockstep: Arc<Lockstep>,
-    hands: Vec<Hand>,
+    writers: Vec<ManualWriter>,
     runtime: Arc<Runtime>,
     time: Arc<Time>,
     at_point: crash::Handler,
@@ -171,7 +171,7 @@ impl Process {
             end: Some(end),
             workers: Some(workers),
             lockstep,
-            hands: Vec::new(),
+            writers: Vec::new(),
             runtime,
             time: Arc::clone(time),
             at_point: Arc::clone(&at_point),
@@ -179,8 +179,8 @@ impl Process {
         for worker in 0..count {
             process.lockstep.give(worker);
         }
-        process.hands =
-            std::mem::take(&mut process.shared.hands.lock().unwrap_or_else(PoisonError::into_inner));
+        process.writers =
+            std::mem::take(&mut process.shared.writers.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Started::Running(Box::new(process)))
     }
 
@@ -191,7 +191,7 @@ impl Process {
 
     /// Number of persisters.
     pub fn persisters(&self) -> usize {
-        self.hands.len()
+        self.writers.len()
     }
 
     /// The newest checkpoint that is decided, and all its output committed; 0 before the first.
@@ -228,8 +228,8 @@ impl Process {
             Actor::Clock => self.shared.clock.advance(),
             Actor::Io => self.runtime.block_on(tokio::task::yield_now()),
             Actor::Persister(number) => {
-                if let Some(hand) = self.hands.get_mut(number) {
-                    hand.write_next();
+                if let Some(writer) = self.writers.get_mut(number) {
+                    writer.write_next();
                 }
             }
             Actor::Coordinator => {
@@ -255,8 +255,8 @@ impl Process {
 
     fn finish(&mut self, outcome: Result<Outcome>) -> Result<Outcome> {
         self.leave();
-        for hand in &mut self.hands {
-            while hand.write_next() {}
+        for writer in &mut self.writers {
+            while writer.write_next() {}
         }
         if let Some(end) = self.end.take() {
             end.clean_up(outcome.is_ok());

@@ -4,6 +4,8 @@
 //! [`AnyTable`]s: the types are known to the step alone, which has handles on the tables and uses them in its calls;
 //! between these calls, what is here is done. All tables of a step are frozen for the same barrier, and with the same watermark.
 //!
+//! All states of a worker, of whatever step, hand over to one persister, which writes them as one file.
+//!
 //! What a checkpoint knows of states goes by the names that [`state_name`] makes. A state that the restored
 //! checkpoint does not have begins empty.
 
@@ -14,7 +16,7 @@ use crate::runtime::life::worker::Site;
 use crate::runtime::process::shared::{Message, Shared};
 use staunch_checkpoint::{CheckpointId, Event, Part, Report};
 use staunch_state::{
-    AnyTable, Groups, PersistedShard, Persister, SpillShared, StateError, TableConfig, TableStats,
+    AnyTable, Groups, PersistedShard, Persister, SpillShared, StateError, StateId, TableConfig, TableStats,
     restore_table,
 };
 use std::cell::{Cell, RefCell};
@@ -74,6 +76,7 @@ pub(crate) struct States {
     step: String,
     worker: u32,
     shared: Arc<Shared>,
+    persister: Option<Arc<Persister>>,
     opened: Vec<Opened>,
     freezing: Option<Freezing>,
     restored: bool,
@@ -86,7 +89,7 @@ struct Opened {
     name: String,
     /// The step has a handle on it too, and uses it in its calls.
     table: Rc<RefCell<dyn AnyTable>>,
-    persister: Persister,
+    id: StateId,
 }
 
 /// A freeze of all tables under way.
@@ -104,6 +107,7 @@ impl States {
             step: step.to_owned(),
             worker,
             shared: Arc::clone(shared),
+            persister: None,
             opened: Vec::new(),
             freezing: None,
             restored: false,
@@ -125,8 +129,15 @@ impl States {
             let oldest = shards.iter().filter_map(|shard| shard.watermark_ms).min();
             self.watermark = self.watermark.into_iter().chain(oldest).min();
         }
-        let persister = shared.persister(&name, worker, stats.continues)?;
-        self.opened.push(Opened { name, table, persister });
+        // A state that is new to the job needs no base: all of it is in its first delta.
+        let is_new = part.is_none() && shared.restored.is_some();
+        let continues = stats.continues.or_else(|| is_new.then(Vec::new));
+        let persister = match &self.persister {
+            Some(persister) => persister,
+            None => self.persister.insert(shared.persister(worker)?),
+        };
+        let id = persister.open(&name, continues);
+        self.opened.push(Opened { name, table, id });
         Ok(())
     }
 
@@ -153,8 +164,11 @@ impl States {
         while self.is_freezing() {
             self.slice()?;
         }
-        for opened in &self.opened {
-            opened.table.borrow_mut().begin_freeze(opened.persister.next_mode())?;
+        if let Some(persister) = &self.persister {
+            let mode = persister.mode(checkpoint);
+            for opened in &self.opened {
+                opened.table.borrow_mut().begin_freeze(mode)?;
+            }
         }
         self.freezing = Some(Freezing { checkpoint, watermark, done: 0 });
         self.asked.set(false);
@@ -174,13 +188,15 @@ impl States {
                 break;
             }
             let mut table = self.opened[done].table.borrow_mut();
-            if table.freeze_slice(&mut budget)? {
+            if table.freeze_slice(&mut budget)?
+                && let Some(persister) = &self.persister
+            {
                 if done + 1 == self.opened.len() {
                     crash::pass("state.frozen");
                 }
-                let report = self.report(&self.opened[done].name, checkpoint);
-                let persister = &self.opened[done].persister;
-                persister.persist(checkpoint, watermark, table.take_frozen()?, Box::new(report));
+                let Opened { name, id, .. } = &self.opened[done];
+                let report = Box::new(self.report(name, checkpoint));
+                persister.persist(*id, checkpoint, watermark, table.take_frozen()?, report);
                 self.freezing = Some(Freezing { checkpoint, watermark, done: done + 1 });
             }
         }
