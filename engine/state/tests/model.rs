@@ -339,6 +339,7 @@ proptest! {
     }
 }
 
+#[cfg(feature = "rocksdb")]
 proptest! {
     #![proptest_config(config(12))]
 

@@ -238,6 +238,7 @@ fn without_input_every_step_is_idle() {
     assert!(shares.iter().all(|step| step[0] > 0.9 && step[2] == 0.0), "{shares:?}");
 }
 
+#[cfg(feature = "rocksdb")]
 #[test]
 fn state_that_does_not_fit_into_memory_is_counted_where_it_is() {
     const KEYS: u64 = 40_000;
