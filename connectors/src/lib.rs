@@ -9,6 +9,8 @@
 //! | [`discard`] | - | nothing is kept | (nothing to show) |
 //! | `sqlite` (feature, on by default) | - | a table, by insert or upsert | exactly once |
 //!
+//! What is in the bytes that they carry is the business of [`formats`], which files, topics and queues share.
+//!
 //! Reading order: [`generator`] (the smallest source), [`memory`] (the contract of a sink, without any
 //! I/O), [`mod@file`], then `sqlite`, which is a target of the staged strategy in
 //! [`staunch_core::staged`].
@@ -16,8 +18,8 @@
 //! A source or sink value is a description: it opens nothing until the job runs.
 
 pub mod discard;
-mod exact;
 pub mod file;
+pub mod formats;
 pub mod generator;
 pub mod memory;
 mod nothing;

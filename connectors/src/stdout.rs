@@ -1,7 +1,7 @@
 //! Records on standard output, as they come. At least once: what was printed since the last checkpoint
 //! is printed again after a crash.
 
-use crate::exact::{Exact, Form};
+use crate::formats::{Exact, Form};
 use crate::nothing::Nothing;
 use serde::Serialize;
 use staunch_core::sink::{Guarantee, Prepared, Sink, SinkContext, SinkWriter};

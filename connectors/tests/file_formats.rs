@@ -7,7 +7,8 @@ mod by_hand;
 use by_hand::{read_all, run};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use staunch_connectors::file::{self, Files, Format};
+use staunch_connectors::file::{self, Files};
+use staunch_connectors::formats::Framed;
 use staunch_core::Result;
 use staunch_core::source::DeadLetter;
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// What one file with these bytes comes to: records and bad input, or the error.
-fn read<F: Format>(
+fn read<F: Framed>(
     bytes: impl AsRef<[u8]>,
     source: fn(PathBuf) -> Files<F>,
 ) -> Result<(Vec<F::Record>, Vec<DeadLetter>)>

@@ -8,7 +8,8 @@ mod by_hand;
 
 use by_hand::{read_all, run};
 use serde::Deserialize;
-use staunch_connectors::file::{self, Files, Format};
+use staunch_connectors::file::{self, Files};
+use staunch_connectors::formats::Framed;
 use staunch_connectors::memory::collect;
 use staunch_core::error::Kind;
 use staunch_core::source::{BadInput, DeadLetter};
@@ -156,7 +157,7 @@ impl Shape {
 }
 
 /// Reads the file with the default limit and with a small one. Returns the most memory that each took.
-fn read_by_hand<F: Format>(
+fn read_by_hand<F: Framed>(
     shape: &Shape,
     source: impl Fn(PathBuf) -> Files<F>,
     good: &[F::Record],
@@ -200,7 +201,7 @@ fn a_long_line_is_passed_over_without_being_held() {
 /// The same shapes in shorter: they are good lines, and what is held is counted.
 #[test]
 fn a_line_within_the_limit_is_held_and_counted() {
-    fn check<F: Format>(
+    fn check<F: Framed>(
         shape: &Shape,
         source: impl Fn(PathBuf) -> Files<F>,
         length: impl Fn(&F::Record) -> usize,
@@ -283,7 +284,7 @@ where
     (ended, letters, held)
 }
 
-fn run_under_every_policy<F: Format>(shape: &Shape, source: impl Fn(PathBuf) -> Files<F>, good: &[F::Record])
+fn run_under_every_policy<F: Framed>(shape: &Shape, source: impl Fn(PathBuf) -> Files<F>, good: &[F::Record])
 where
     F::Record: Clone + PartialEq + Debug,
 {

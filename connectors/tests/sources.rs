@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde::Deserialize;
-use staunch_connectors::file::{self, Csv, Files, Format, Json, Text};
+use staunch_connectors::file::{self, Files};
+use staunch_connectors::formats::{Csv, Framed, Json, Text};
 use staunch_connectors::generator::{self, Sequence};
 use staunch_connectors::memory::{Collection, collection};
 use staunch_testing::conformance::Can;
@@ -125,7 +126,7 @@ fn row(n: u64) -> Row {
 }
 
 /// How a format looks in a file.
-struct Look<F: Format> {
+struct Look<F: Framed> {
     make: fn(&Path) -> Files<F>,
     /// What stands at the beginning of each file.
     head: &'static str,
@@ -166,7 +167,7 @@ const JSON: Look<Json<Row>> = Look {
 };
 
 /// Files in a directory; or one of them, if `only` says which.
-struct OnDisk<F: Format> {
+struct OnDisk<F: Framed> {
     look: Look<F>,
     only: Option<&'static str>,
     follow: bool,
@@ -175,15 +176,15 @@ struct OnDisk<F: Format> {
     files: Mutex<BTreeMap<String, Vec<u64>>>,
 }
 
-fn one<F: Format>(look: Look<F>, follow: bool) -> OnDisk<F> {
+fn one<F: Framed>(look: Look<F>, follow: bool) -> OnDisk<F> {
     OnDisk::new(look, Some("b.txt"), follow)
 }
 
-fn several<F: Format>(look: Look<F>, follow: bool) -> OnDisk<F> {
+fn several<F: Framed>(look: Look<F>, follow: bool) -> OnDisk<F> {
     OnDisk::new(look, None, follow)
 }
 
-impl<F: Format> OnDisk<F> {
+impl<F: Framed> OnDisk<F> {
     fn new(look: Look<F>, only: Option<&'static str>, follow: bool) -> Self {
         let files = [("b.txt", 0..200), ("c.txt", 200..209), ("d.txt", 0..0)];
         let files = files.map(|(name, numbers)| (name.to_owned(), numbers.collect())).into();
@@ -207,7 +208,7 @@ impl<F: Format> OnDisk<F> {
     }
 }
 
-impl<F: Format<Record: Clone + PartialEq + Debug>> Input for OnDisk<F> {
+impl<F: Framed<Record: Clone + PartialEq + Debug>> Input for OnDisk<F> {
     type Record = F::Record;
     type Source = Files<F>;
 

@@ -11,29 +11,27 @@
 //! by renaming; until then it is in the hidden folder `.pending`. The directory belongs to one run of
 //! one job: the file `.staunch` says which, and another run is refused.
 
-mod decode;
 mod descriptors;
-mod encode;
 mod listing;
 mod mark;
 mod opened;
+mod part;
 mod parts;
 mod position;
-mod quotes;
 mod reader;
 mod source;
 #[cfg(test)]
 mod tests;
 mod window;
 
-pub use decode::{Csv, Format, Json, Text};
 pub use descriptors::FileId;
-pub use encode::{CsvPart, Encode, JsonPart};
+pub use part::{CsvPart, JsonPart, PartFile};
 pub use parts::{Parts, PartsCommitter, PartsWriter};
 pub use position::{FilePosition, WholeFile};
 pub use reader::FileReader;
 pub use source::{FileSplit, Files};
 
+use crate::formats::{Csv, Json, Text};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;

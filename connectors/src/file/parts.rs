@@ -1,7 +1,8 @@
 //! Part files as a transactional sink: written in a hidden folder, published by renaming.
 
-use super::encode::{Encode, PartFile};
 use super::mark::{self, Mark, failed, sync_dir};
+use super::part::{self, PartFile};
+use crate::formats::StreamEncoder;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use staunch_core::background::blocking;
@@ -35,7 +36,7 @@ impl<T, E> Clone for Parts<T, E> {
     }
 }
 
-impl<T: Serialize + Send + 'static, E: Encode> Sink for Parts<T, E> {
+impl<T: Serialize + Send + 'static, E: StreamEncoder<Out = PartFile>> Sink for Parts<T, E> {
     type Record = T;
     type Writer = PartsWriter<T, E>;
     type Committer = PartsCommitter;
@@ -113,7 +114,7 @@ struct Open<E> {
     records: u64,
 }
 
-impl<T, E: Encode> PartsWriter<T, E> {
+impl<T, E: StreamEncoder<Out = PartFile>> PartsWriter<T, E> {
     fn begin(&mut self) -> Result<Open<E>> {
         let SinkContext { instance, generation, .. } = self.context;
         let name = format!("part-s{:010}-{instance:04}-g{generation}.{}", self.begun, E::EXTENSION);
@@ -125,7 +126,7 @@ impl<T, E: Encode> PartsWriter<T, E> {
     }
 }
 
-impl<T: Serialize + Send + 'static, E: Encode> SinkWriter for PartsWriter<T, E> {
+impl<T: Serialize + Send + 'static, E: StreamEncoder<Out = PartFile>> SinkWriter for PartsWriter<T, E> {
     type Record = T;
 
     async fn write(&mut self, records: Vec<T>) -> Result<()> {
@@ -137,7 +138,7 @@ impl<T: Serialize + Send + 'static, E: Encode> SinkWriter for PartsWriter<T, E> 
             None => self.begin()?,
         };
         for record in &records {
-            open.part.append(record)?;
+            part::append(&mut open.part, record)?;
         }
         open.records += records.len() as u64;
         drop(records);
@@ -152,7 +153,7 @@ impl<T: Serialize + Send + 'static, E: Encode> SinkWriter for PartsWriter<T, E> 
         let (dir, path, instance) =
             (self.pending.clone(), self.pending.join(&waiting), self.context.instance);
         let (bytes, crc32c) = blocking(move || {
-            let PartFile { file, bytes, crc32c } = part.finish()?;
+            let PartFile { file, bytes, crc32c } = part::finish(part)?;
             let durable = || {
                 crash::point_of("sink.half_flushed", instance)?;
                 file.sync_all()?;

@@ -1,11 +1,10 @@
 //! Reads one file: finds records, decodes them, and knows where it stands.
 
-use super::decode::{Decode, Format};
 use super::descriptors::{FileId, cannot_open, should_let_go};
 use super::opened::{self, Opened};
 use super::position::{FilePosition, GOES_ON, WholeFile};
-use super::quotes::{End, Scan, line_end};
 use super::window::Window;
+use crate::formats::{Decoder, End, Framed, NotDecoded, Scan, Undecodable, line_end};
 use staunch_core::background::BlockingReader;
 use staunch_core::error::Kind;
 use staunch_core::source::{DeadLetter, Progress, Records};
@@ -35,7 +34,7 @@ pub(super) struct Settings {
 
 /// Reads one file.
 #[derive(Debug)]
-pub struct FileReader<F: Format> {
+pub struct FileReader<F: Framed> {
     path: PathBuf,
     /// How far the record at the beginning of the window was looked through.
     scan: Scan,
@@ -76,7 +75,7 @@ struct Skip {
     raw: Vec<u8>,
 }
 
-impl<F: Format> FileReader<F> {
+impl<F: Framed> FileReader<F> {
     /// Opens a file at a position. One that was read to its end and is gone has nothing more to say.
     pub(super) fn open(
         path: PathBuf,
@@ -291,7 +290,7 @@ impl<F: Format> FileReader<F> {
         }
         let text = std::str::from_utf8(trim(bytes));
         let text = text.map_err(|e| self.bad_header(format!("is not UTF-8: {e}")))?;
-        self.decoder = Some(self.format.decoder(text).map_err(|why| self.bad_header(why))?);
+        self.decoder = Some(self.format.decoder_under(text).map_err(|why| self.bad_header(why))?);
         self.header = F::HEADER.then(|| crc32c::crc32c(text.as_bytes()));
         self.line += newlines(&self.window.rest()[..before + header]);
         self.unterminated = F::HEADER && !bytes.ends_with(b"\n");
@@ -306,16 +305,14 @@ impl<F: Format> FileReader<F> {
         let bytes = &self.window.rest()[..length];
         let record = trim(bytes);
         let decoded = match (bad, &mut self.decoder) {
-            (Some(why), _) => Err(why),
+            (Some(why), _) => Err(Undecodable::new(why)),
             (None, None) => Ok(None),
-            (None, Some(decoder)) => std::str::from_utf8(record)
-                .map_err(|e| format!("not UTF-8: {e}"))
-                .and_then(|text| decoder.decode(text)),
+            (None, Some(decoder)) => decoder.decode(record).map_err(NotDecoded::into_bad),
         };
         match decoded {
             Ok(Some(value)) => out.push(value, length + size_of::<F::Record>()),
             Ok(None) => {}
-            Err(why) => out.bad(DeadLetter::new(format!("{} line {}", self.name, self.line), why, record)),
+            Err(why) => out.bad(why.letter(format!("{} line {}", self.name, self.line), record)),
         }
         self.unterminated = !bytes.ends_with(b"\n");
         self.line += newlines(bytes);
@@ -522,7 +519,7 @@ impl<F: Format> FileReader<F> {
     }
 }
 
-impl<F: Format> BlockingReader for FileReader<F> {
+impl<F: Framed> BlockingReader for FileReader<F> {
     type Record = F::Record;
     type Position = FilePosition;
 

@@ -1,10 +1,10 @@
 //! Files as splits.
 
-use super::decode::{Csv, Format};
 use super::descriptors::FileId;
 use super::listing::{self, Listing};
 use super::position::{FilePosition, WholeFile};
 use super::reader::{FileReader, Settings};
+use crate::formats::{Csv, Framed};
 use serde::{Deserialize, Serialize};
 use staunch_core::background::{Background, blocking};
 use staunch_core::context::SourceContext;
@@ -96,14 +96,14 @@ impl FileSplit {
     }
 }
 
-impl<F: Format> Source for Files<F> {
+impl<F: Framed> Source for Files<F> {
     type Record = F::Record;
     type Split = FileSplit;
     type Position = FilePosition;
     type Reader = Background<FileReader<F>>;
 
     async fn splits(&self, _: &SourceContext) -> Result<Vec<(String, FileSplit)>> {
-        self.format.check().map_err(Error::job)?;
+        self.format.check()?;
         let (listing, path, follow) = (Arc::clone(&self.listing), self.path.clone(), self.follow);
         blocking(move || {
             let found = listing.lock().unwrap_or_else(PoisonError::into_inner).files(&path, follow)?;
@@ -162,7 +162,7 @@ impl<F: Format> Source for Files<F> {
     }
 }
 
-impl<F: Format> Files<F> {
+impl<F: Framed> Files<F> {
     /// What has become of a file that was read to its end by an earlier run. A look at what the system says of it is
     /// enough, if that is what it was.
     fn look_again(&self, name: &str, end: &FilePosition) -> Result<Revisit> {

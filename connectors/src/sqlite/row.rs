@@ -1,6 +1,6 @@
 //! A record as columns and values, and the statement that writes it.
 
-use crate::exact::{Exact, Form};
+use crate::formats::{Exact, Form};
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};

@@ -33,7 +33,7 @@ impl At {
 }
 
 /// Length of the first line with its line end, if it has one.
-pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn line_end(bytes: &[u8]) -> Option<usize> {
     // Reading from memory cannot fail; this is the standard library's way to its fast byte search.
     let mut rest = bytes;
     let length = rest.skip_until(b'\n').unwrap_or(0);
@@ -55,7 +55,7 @@ pub struct Scan {
 
 impl Scan {
     /// Lines that the quoted field at its end goes over so far.
-    pub(super) fn open_lines(&self) -> usize {
+    pub(crate) fn open_lines(&self) -> usize {
         self.lines
     }
 
@@ -127,6 +127,16 @@ pub(super) fn is_open(bytes: &[u8], delimiter: u8) -> bool {
     bytes.iter().fold(At::FieldStart, |at, byte| at.step(*byte, delimiter)) == At::Quoted
 }
 
+/// How many fields a record has, without its line end.
+pub(super) fn count(record: &[u8], delimiter: u8) -> usize {
+    let (mut at, mut fields) = (At::FieldStart, 1);
+    for byte in record {
+        fields += usize::from(*byte == delimiter && at != At::Quoted);
+        at = at.step(*byte, delimiter);
+    }
+    fields
+}
+
 /// Takes a record, without its line end, apart.
 pub(super) fn split(record: &str, delimiter: u8, fields: &mut StringRecord) {
     fields.clear();
@@ -175,6 +185,7 @@ mod tests {
             };
             if !record.is_empty() {
                 split(record, b',', &mut fields);
+                assert_eq!(count(record.as_bytes(), b','), fields.len(), "{record:?}");
                 rows.push(fields.iter().map(str::to_owned).collect());
             }
             rest = &rest[end..];

@@ -1,15 +1,19 @@
-//! How records are written into a part file: CSV or JSON Lines.
+//! A part file that is being written, and what a format may not write into it.
 
-use crate::exact::{Exact, Form};
+use crate::formats::{CsvRecords, JsonLines, StreamEncoder, Unwritten};
 use serde::Serialize;
 use staunch_core::{Error, Result};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
-const BUFFER_BYTES: usize = 256 << 10;
 /// What readers leave out at the beginning of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const MARKED: &str = "the first field begins with U+FEFF, which readers leave out at the beginning of a file";
+
+/// Part files of JSON Lines.
+pub type JsonPart = JsonLines<PartFile>;
+/// Part files of CSV; structs have a header line.
+pub type CsvPart = CsvRecords<PartFile>;
 
 /// A part file that is being written, and what is in it so far.
 #[derive(Debug)]
@@ -41,90 +45,17 @@ impl Write for PartFile {
     }
 }
 
-/// How records become the bytes of a part file.
-pub trait Encode: Sized + Send + 'static {
-    /// What the names of part files end in.
-    const EXTENSION: &'static str;
-
-    /// Begins a part file.
-    #[doc(hidden)]
-    fn begin(file: PartFile) -> Self;
-
-    /// Appends a record.
-    ///
-    /// # Errors
-    /// The record has no such form (a mistake of the job), or the file cannot be written.
-    #[doc(hidden)]
-    fn append<T: Serialize>(&mut self, record: &T) -> Result<()>;
-
-    /// Hands everything to the operating system.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    #[doc(hidden)]
-    fn finish(self) -> Result<PartFile>;
+/// Appends a record to a part file.
+pub(super) fn append<E: StreamEncoder<Out = PartFile>>(part: &mut E, record: &impl Serialize) -> Result<()> {
+    part.append(record).map_err(|why| match why {
+        Unwritten::Record(why) => why,
+        Unwritten::Out(why) => unwritable(why),
+    })
 }
 
-/// JSON Lines.
-#[derive(Debug)]
-pub struct JsonPart {
-    file: BufWriter<PartFile>,
-    line: Vec<u8>,
-}
-
-impl Encode for JsonPart {
-    const EXTENSION: &'static str = "jsonl";
-
-    fn begin(file: PartFile) -> Self {
-        Self { file: BufWriter::with_capacity(BUFFER_BYTES, file), line: Vec::new() }
-    }
-
-    fn append<T: Serialize>(&mut self, record: &T) -> Result<()> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, &Exact::new(record, Form::Json))
-            .map_err(|e| Error::job("a record cannot be written as JSON").caused_by(e))?;
-        // Possible with values that bring their own JSON text.
-        if self.line.contains(&b'\n') {
-            return Err(Error::job(
-                "a record's JSON has a line break between its values, and would be two lines",
-            ));
-        }
-        self.line.push(b'\n');
-        self.file.write_all(&self.line).map_err(unwritable)
-    }
-
-    fn finish(self) -> Result<PartFile> {
-        self.file.into_inner().map_err(|e| unwritable(e.into_error()))
-    }
-}
-
-/// CSV; structs with a header line.
-#[derive(Debug)]
-pub struct CsvPart(csv::Writer<PartFile>);
-
-impl Encode for CsvPart {
-    const EXTENSION: &'static str = "csv";
-
-    fn begin(file: PartFile) -> Self {
-        Self(csv::WriterBuilder::new().buffer_capacity(BUFFER_BYTES).from_writer(file))
-    }
-
-    fn append<T: Serialize>(&mut self, record: &T) -> Result<()> {
-        self.0.serialize(Exact::new(record, Form::Csv)).map_err(|e| match e.into_kind() {
-            csv::ErrorKind::Io(e) => unwritable(e),
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Error::job(format!(
-                "a record has {len} fields for CSV, but the ones before it had {expected_len}"
-            )),
-            csv::ErrorKind::Serialize(why) => {
-                Error::job(format!("a record cannot be written as CSV (flat structs and tuples can): {why}"))
-            }
-            other => Error::job(format!("a record cannot be written as CSV: {other:?}")),
-        })
-    }
-
-    fn finish(self) -> Result<PartFile> {
-        self.0.into_inner().map_err(|e| unwritable(io::Error::new(e.error().kind(), e.error().to_string())))
-    }
+/// Hands all of a part file to the operating system.
+pub(super) fn finish<E: StreamEncoder<Out = PartFile>>(part: E) -> Result<PartFile> {
+    part.finish().map_err(unwritable)
 }
 
 fn unwritable(error: io::Error) -> Error {
@@ -144,11 +75,11 @@ mod tests {
         count: Option<u32>,
     }
 
-    fn write<E: Encode>(records: &[impl Serialize]) -> Result<String> {
+    fn write<E: StreamEncoder<Out = PartFile>>(records: &[impl Serialize]) -> Result<String> {
         let path = tempfile::NamedTempFile::new().unwrap();
         let mut part = E::begin(PartFile::new(path.reopen().unwrap()));
-        records.iter().try_for_each(|record| part.append(record))?;
-        let file = part.finish()?;
+        records.iter().try_for_each(|record| append(&mut part, record))?;
+        let file = finish(part)?;
         let text = std::fs::read_to_string(path.path()).unwrap();
         assert_eq!((file.bytes, file.crc32c), (text.len() as u64, crc32c::crc32c(text.as_bytes())));
         Ok(text)
@@ -171,7 +102,7 @@ mod tests {
         assert_eq!(error.kind(), staunch_core::error::Kind::Job, "{error}");
     }
 
-    fn refused<E: Encode>(record: impl Serialize) -> String {
+    fn refused<E: StreamEncoder<Out = PartFile>>(record: impl Serialize) -> String {
         let error = write::<E>(&[record]).unwrap_err();
         assert_eq!(error.kind(), staunch_core::error::Kind::Job, "{error}");
         error.to_string()
@@ -218,9 +149,9 @@ mod tests {
             let full = || PartFile::new(File::options().write(true).open("/dev/full").unwrap());
             let record = "x".repeat(big);
             let mut json = JsonPart::begin(full());
-            let json = json.append(&record).and_then(|()| json.finish().map(drop));
+            let json = append(&mut json, &record).and_then(|()| finish(json).map(drop));
             let mut csv = CsvPart::begin(full());
-            let csv = csv.append(&record).and_then(|()| csv.finish().map(drop));
+            let csv = append(&mut csv, &record).and_then(|()| finish(csv).map(drop));
             for error in [json.unwrap_err(), csv.unwrap_err()] {
                 assert!(error.to_string().contains("No space left"), "{error}");
                 assert_eq!(error.kind(), staunch_core::error::Kind::External);
