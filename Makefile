@@ -18,7 +18,8 @@ RESULTS_OF_BENCHES := $(or $(RESULTS),benches/results)
 help:
 	@echo "make demo    run a job on real data, kill it half-way, continue it, check the results (10 s)"
 	@echo "make test    run every test, clippy, the documentation, an ordinary build (10 minutes once RocksDB is there)"
-	@echo "make bench   measure: keyed_count beside raw timely and naive RocksDB; recovery by size of state (12 minutes)"
+	@echo "make bench   measure: keyed_count beside raw timely and naive RocksDB; recovery by size of state;"
+	@echo "             what a base costs beside its state (13 minutes)"
 	@echo "make proof   the long checks (about 75 minutes on two cores, once all is built): the model (6), 260,000"
 	@echo "             simulated jobs (11), the whole crash matrix (11), 300 kills (15), the control (2), every decoder"
 	@echo "             fuzzed for a minute (9; STAUNCH_FUZZ_SECONDS=600 for ten)"
@@ -38,10 +39,11 @@ test: setup
 	@.ci/test
 
 bench: setup
-	@cargo build --workspace --release --bin keyed_count --bin recovery
+	@cargo build --workspace --release --bin keyed_count --bin recovery --bin base_memory
 	@mkdir -p "$(RESULTS_OF_BENCHES)"
 	@$(PROGRAMS)/keyed_count --results "$(RESULTS_OF_BENCHES)"
 	@$(PROGRAMS)/recovery --result "$(RESULTS_OF_BENCHES)/$$(date -u +%F)-recovery.md"
+	@$(PROGRAMS)/base_memory --result "$(RESULTS_OF_BENCHES)/$$(date -u +%F)-base_memory.md"
 
 proof: setup
 	@.ci/proof "$(RESULTS)"

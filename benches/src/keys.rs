@@ -16,9 +16,10 @@ pub fn all(keys: u64) -> impl Iterator<Item = u64> {
     (0..keys).map(spread)
 }
 
-/// An odd multiplier permutes the 64-bit numbers.
+/// Spreads numbers over all 64 bits, no two to the same: an odd multiplier permutes.
 #[inline(always)]
-fn spread(n: u64) -> u64 {
+#[must_use]
+pub fn spread(n: u64) -> u64 {
     n.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 

@@ -14,7 +14,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("connectors", "staunch-connectors", &["staunch-core"]),
     ("engine/staunch", "staunch", &["staunch-core", "staunch-operators", "staunch-connectors"]),
     ("jobs", "jobs", &["staunch"]),
-    ("benches", "benches", &["staunch", "staunch-testing"]),
+    ("benches", "benches", &["staunch", "staunch-checkpoint", "staunch-state", "staunch-testing"]),
     ("docs", "docs", &["staunch"]),
     ("engine/shim", "staunch-shim", &[]),
     ("engine/testing", "staunch-testing", &["staunch", "staunch-shim"]),

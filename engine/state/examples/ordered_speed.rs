@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         memory_budget_bytes: usize::MAX,
         spill_dir: std::env::temp_dir().join("staunch-ordered-speed"),
         spill: SpillShared::with_defaults(),
+        frozen_bytes: TableConfig::FROZEN_BYTES,
     });
     for round in ["first", "second"] {
         timed(&format!("TimerTable: set, {round} time"), count, || {

@@ -68,6 +68,7 @@ fn table() -> Table<u64, (), u64> {
         memory_budget_bytes: usize::MAX,
         spill_dir: std::env::temp_dir().join("staunch-table-speed"),
         spill: SpillShared::with_defaults(),
+        frozen_bytes: TableConfig::FROZEN_BYTES,
     })
 }
 

@@ -22,6 +22,7 @@
 //!     memory_budget_bytes: 256 << 20,
 //!     spill_dir: std::env::temp_dir().join("staunch-doc-counts-0"),
 //!     spill: SpillShared::with_defaults(),
+//!     frozen_bytes: TableConfig::FROZEN_BYTES,
 //! };
 //! let mut counts: Table<String, (), u64> = Table::new(config.clone());
 //! let mut words: Vec<String> = "to be or not to be".split(' ').map(String::from).collect();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// The content of frozen sections, deletions applied in order.
 fn content(frozen: &Frozen, onto: &mut BTreeMap<u64, u64>) {
-    for (_, entries, mut bytes) in frozen.sections() {
+    let visit = |_, entries, mut bytes: &[u8]| {
         for _ in 0..entries {
             let ((key, (), value), rest): ((u64, (), Option<u64>), _) =
                 postcard::take_from_bytes(bytes).unwrap();
@@ -19,7 +19,9 @@ fn content(frozen: &Frozen, onto: &mut BTreeMap<u64, u64>) {
             };
         }
         assert!(bytes.is_empty());
-    }
+        Ok(())
+    };
+    frozen.for_each_piece(visit).unwrap();
 }
 
 proptest! {
@@ -31,6 +33,7 @@ proptest! {
             (prop::collection::vec((0..300u64, prop::option::of(0..9u64)), 0..400), 1..200usize, prop::bool::ANY),
             1..12,
         ),
+        frozen_bytes in prop_oneof![Just(0), 1..3000usize, Just(TableConfig::FROZEN_BYTES)],
     ) {
         let groups = Groups::new(5);
         let folder = tempfile::tempdir().unwrap();
@@ -41,6 +44,7 @@ proptest! {
             memory_budget_bytes: usize::MAX,
             spill_dir: folder.path().to_owned(),
             spill: SpillShared::new(1 << 20, 1 << 20),
+            frozen_bytes,
         });
         let (mut now, mut chain) = (BTreeMap::new(), BTreeMap::new());
         for (writes, slice, base) in rounds {
@@ -85,6 +89,7 @@ fn a_table_over_its_budget_wants_a_checkpoint_when_all_of_it_is_dirty_and_not_af
         memory_budget_bytes: 10_000,
         spill_dir: folder.path().to_owned(),
         spill: SpillShared::new(1 << 20, 1 << 20),
+        frozen_bytes: TableConfig::FROZEN_BYTES,
     });
     let write = |table: &mut Table<u64, (), u64>, keys: std::ops::Range<u64>| {
         let mut items: Vec<u64> = keys.collect();
@@ -100,4 +105,53 @@ fn a_table_over_its_budget_wants_a_checkpoint_when_all_of_it_is_dirty_and_not_af
     assert!(!table.wants_checkpoint());
     assert_eq!(table.take_frozen().unwrap().entries(), 1000);
     assert!(!table.wants_checkpoint());
+}
+
+#[test]
+fn of_a_large_freeze_little_is_in_memory_even_if_all_is_written_before_its_turn() {
+    const LITTLE: usize = 64 << 10;
+    let groups = Groups::new(16);
+    let folder = tempfile::tempdir().unwrap();
+    let mut table: Table<u64, (), String> = Table::new(TableConfig {
+        name: "texts".to_owned(),
+        groups,
+        owned: Assignment::even(groups, 1).of_worker(0).collect(),
+        memory_budget_bytes: usize::MAX,
+        spill_dir: folder.path().to_owned(),
+        spill: SpillShared::new(1 << 20, 1 << 20),
+        frozen_bytes: LITTLE,
+    });
+    let write = |table: &mut Table<u64, (), String>, keys: std::ops::Range<u64>, text: &str| {
+        let mut items: Vec<u64> = keys.collect();
+        let hashes: Vec<u64> = items.iter().map(hash_key).collect();
+        let value = |key| Some(format!("{text} {key} {}", "-".repeat(80)));
+        table.update_batch(&hashes, &mut items, |key| (key, ()), |key, slot| *slot = value(key)).unwrap();
+    };
+    write(&mut table, 0..20_000, "before");
+    for mode in [FreezeMode::Base, FreezeMode::Delta] {
+        table.begin_freeze(mode).unwrap();
+        // From the last key on: writes meet entries that the freeze comes to late.
+        for chunk in (0..20).rev() {
+            write(&mut table, chunk * 1000..(chunk + 1) * 1000, "after");
+            table.freeze_slice(100).unwrap();
+        }
+        let frozen = table.take_frozen().unwrap();
+        assert_eq!(frozen.entries(), 20_000);
+        // A limit, and a piece of each group.
+        let (all, in_memory) = (frozen.bytes(), frozen.bytes() - frozen.spooled_bytes());
+        assert!(all > 1_700_000 && in_memory <= 2 * LITTLE as u64, "{in_memory} of {all} bytes");
+        let (word, mut entries) = (if mode == FreezeMode::Base { "before" } else { "after" }, 0);
+        let visit = |_, count, mut bytes: &[u8]| {
+            while !bytes.is_empty() {
+                let ((key, (), value), rest): ((u64, (), Option<String>), _) =
+                    postcard::take_from_bytes(bytes).unwrap();
+                assert!(value.unwrap().starts_with(&format!("{word} {key} ")));
+                bytes = rest;
+            }
+            entries += count;
+            Ok(())
+        };
+        frozen.for_each_piece(visit).unwrap();
+        assert_eq!(entries, 20_000);
+    }
 }

@@ -24,7 +24,7 @@ fn shared() -> Arc<SpillShared> {
     SHARED.get_or_init(|| SpillShared::new(1 << 20, 8 << 20)).clone()
 }
 
-fn table(folder: &Path, worker: u32, workers: u32, budget: usize) -> Strings {
+fn table(folder: &Path, worker: u32, workers: u32, [budget, frozen]: [usize; 2]) -> Strings {
     let groups = Groups::new(GROUPS);
     Table::new(TableConfig {
         name: "step one".to_owned(),
@@ -33,6 +33,7 @@ fn table(folder: &Path, worker: u32, workers: u32, budget: usize) -> Strings {
         memory_budget_bytes: budget,
         spill_dir: folder.join(format!("{worker}-of-{workers}")),
         spill: shared(),
+        frozen_bytes: frozen,
     })
 }
 
@@ -131,7 +132,8 @@ impl Storage for Refusing {
 struct Job {
     folder: tempfile::TempDir,
     storage: Arc<Refusing>,
-    budget: usize,
+    /// Bytes for the state, and for what is frozen of it.
+    memory: [usize; 2],
     workers: u32,
     tables: Vec<Strings>,
     persisters: Vec<(Persister, StateId)>,
@@ -144,12 +146,12 @@ struct Job {
 }
 
 impl Job {
-    fn new(budget: usize, workers: u32) -> Self {
+    fn new(memory: [usize; 2], workers: u32) -> Self {
         let storage = Refusing { inner: InMemoryStorage::new(), fuse: AtomicU32::new(u32::MAX) };
         let mut job = Self {
             folder: tempfile::tempdir().unwrap(),
             storage: Arc::new(storage),
-            budget,
+            memory,
             workers,
             tables: Vec::new(),
             persisters: Vec::new(),
@@ -169,7 +171,7 @@ impl Job {
         self.generation += 1;
         self.workers = workers;
         for worker in 0..workers {
-            let mut table = table(self.folder.path(), worker, workers, self.budget);
+            let mut table = table(self.folder.path(), worker, workers, self.memory);
             let stats = restore_table(&mut table, &*self.storage, &self.durable.1).unwrap();
             let identity = ShardIdentity {
                 job: "model".to_owned(),
@@ -306,8 +308,8 @@ fn persist(
     outcome
 }
 
-fn run(budget: usize, workers: u32, steps: Vec<Step>) {
-    let mut job = Job::new(budget, workers);
+fn run(memory: [usize; 2], workers: u32, steps: Vec<Step>) {
+    let mut job = Job::new(memory, workers);
     for step in steps {
         job.carry_out(step);
     }
@@ -327,15 +329,21 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// All that is frozen goes through a scratch file, some of it, or nothing.
+fn frozen_bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0), 1..2000usize, Just(TableConfig::FROZEN_BYTES)]
+}
+
 proptest! {
     #![proptest_config(config(96))]
 
     #[test]
     fn a_table_in_memory_is_a_map_that_survives_crashes_and_rescaling(
         workers in 1..4u32,
+        frozen in frozen_bytes(),
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        run(usize::MAX, workers, steps);
+        run([usize::MAX, frozen], workers, steps);
     }
 }
 
@@ -347,15 +355,16 @@ proptest! {
     fn a_table_that_spills_nearly_everything_is_a_map_too(
         budget in 0..4000usize,
         workers in 1..3u32,
+        frozen in frozen_bytes(),
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        run(budget, workers, steps);
+        run([budget, frozen], workers, steps);
     }
 }
 
 #[test]
 fn a_long_life_of_small_checkpoints_keeps_few_files_and_restores_at_any_of_them() {
-    let mut job = Job::new(usize::MAX, 1);
+    let mut job = Job::new([usize::MAX, TableConfig::FROZEN_BYTES], 1);
     let mut most = 0;
     for round in 0..700u32 {
         let key = (round % 60) as u8;
@@ -379,7 +388,7 @@ fn a_long_life_of_small_checkpoints_keeps_few_files_and_restores_at_any_of_them(
 
 #[test]
 fn nothing_changed_writes_nothing() {
-    let mut job = Job::new(usize::MAX, 1);
+    let mut job = Job::new([usize::MAX, TableConfig::FROZEN_BYTES], 1);
     job.checkpoint(false);
     job.checkpoint(false);
     assert!(job.durable.1[0].files.is_empty());

@@ -66,6 +66,7 @@ fn config(folder: &Path, name: &str) -> TableConfig {
         memory_budget_bytes: usize::MAX,
         spill_dir: folder.join(name),
         spill: SpillShared::with_defaults(),
+        frozen_bytes: TableConfig::FROZEN_BYTES,
     }
 }
 

@@ -15,6 +15,7 @@ fn frozen<V: StateValue>(values: Vec<V>) -> Result<(), StateError> {
         memory_budget_bytes: 1 << 30,
         spill_dir: std::env::temp_dir().join("staunch-test-unfit"),
         spill: SpillShared::with_defaults(),
+        frozen_bytes: TableConfig::FROZEN_BYTES,
     });
     let mut items: Vec<(u64, V)> = (0..).zip(values).collect();
     let hashes: Vec<u64> = items.iter().map(|(key, _)| hash_key(key)).collect();

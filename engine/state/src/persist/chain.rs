@@ -117,9 +117,7 @@ impl Chain {
             return Ok(None);
         }
         let mut snapshot = bundle.begin(head)?;
-        for (group, entries, bytes) in pending.frozen.sections() {
-            snapshot.section(group, entries, bytes)?;
-        }
+        pending.frozen.for_each_piece(|group, entries, bytes| snapshot.section(group, entries, bytes))?;
         snapshot.finish().map(Some)
     }
 

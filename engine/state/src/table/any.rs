@@ -116,7 +116,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> AnyTable for Table<K, N, V> {
     }
 
     fn freeze_slice(&mut self, budget: &mut usize) -> Result<bool, StateError> {
-        self.freeze_some(budget)
+        self.tier.freeze_some(&mut self.parts, budget)
     }
 
     fn take_frozen(&mut self) -> Result<Frozen, StateError> {
@@ -138,7 +138,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> AnyTable for Table<K, N, V> {
 
 impl<K: StateKey, N: Namespace, V: StateValue> Fill for Table<K, N, V> {
     fn groups(&self) -> Groups {
-        self.config.groups
+        self.tier.config.groups
     }
 
     fn load_section(&mut self, group: u16, bytes: &[u8]) -> Result<u64, StateError> {
@@ -146,7 +146,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Fill for Table<K, N, V> {
     }
 
     fn scratch(&self) -> &Path {
-        &self.config.spill_dir
+        &self.tier.config.spill_dir
     }
 
     fn adopt(&mut self) -> Result<(), StateError> {
@@ -154,7 +154,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Fill for Table<K, N, V> {
     }
 
     fn import(&mut self, folder: &Path, groups: &[u16]) -> Result<u64, StateError> {
-        let foreign = Spill::open(folder, &self.config.spill, &self.config.name)?;
+        let foreign = Spill::open(folder, &self.tier.config.spill, &self.tier.config.name)?;
         let mut entries = 0;
         for group in groups {
             entries += self.import_group(&foreign, *group)?;

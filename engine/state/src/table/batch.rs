@@ -27,10 +27,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     ) -> Result<(), StateError> {
         if hashes.len() != items.len() {
             let problem = format!("{} hashes for {} items", hashes.len(), items.len());
-            return Err(StateError::internal(&self.config.name, problem));
+            return Err(StateError::internal(&self.tier.config.name, problem));
         }
-        let groups = self.config.groups;
-        let misses = self.misses;
+        let groups = self.tier.config.groups;
+        let misses = self.tier.misses;
         let mut ahead = [(0u16, 0u32, NONE); CHUNK];
         let mut spilled: Vec<Option<V>> = Vec::new();
         let mut rest = items.drain(..);
@@ -48,10 +48,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                     part.prefetch_entry(*place);
                 }
             }
-            if self.spill.is_some() {
+            if self.tier.spill.is_some() {
                 self.fetch_missing(hashes, |at| key(&chunk[at]), &mut spilled)?;
             }
-            let now = self.now;
+            let now = self.tier.now;
             for (at, (group, index_hash, place)) in ahead[..hashes.len()].iter().enumerate() {
                 let Some(item) = rest.next() else { break };
                 let (k, ns) = key(&item);
@@ -68,14 +68,14 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                         }
                         Ok(None) => {}
                         Err(error) => {
-                            return Err(StateError::codec(&self.config.name, "freeze an entry")(error));
+                            return Err(StateError::codec(&self.tier.config.name, "freeze an entry")(error));
                         }
                     }
                 }
                 self.update_other(*group, *index_hash, item, &key, &mut f, spilled.get_mut(at))?;
             }
         }
-        self.hits += hashes.len() as u64 - (self.misses - misses);
+        self.tier.hits += hashes.len() as u64 - (self.tier.misses - misses);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// [`Table::update_batch`], no more than a few dozen. What is spilled is not loaded.
     pub fn prefetch(&self, hashes: &[u64], ns: N) {
         let place =
-            |hash: &u64| (&self.parts[usize::from(self.config.groups.of(*hash))], ns.index_hash(*hash));
+            |hash: &u64| (&self.parts[usize::from(self.tier.config.groups.of(*hash))], ns.index_hash(*hash));
         for (part, index_hash) in hashes.iter().map(place) {
             part.prefetch_slot(index_hash);
         }
@@ -112,13 +112,13 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         if place != NONE {
             return self.change(group, place, |value| f(item, value));
         }
-        self.misses += 1;
+        self.tier.misses += 1;
         let mut value = spilled.and_then(Option::take);
         let stored = value.is_some();
         let k = k.clone();
         f(item, &mut value);
         if stored || value.is_some() {
-            self.add(group, index_hash, k, ns, value, self.now)?;
+            self.add(group, index_hash, k, ns, value, self.tier.now)?;
         }
         Ok(())
     }
@@ -132,15 +132,15 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     ) -> Result<(), StateError> {
         values.clear();
         values.resize_with(hashes.len(), || None);
-        let Some(spill) = &self.spill else { return Ok(()) };
+        let Some(spill) = &self.tier.spill else { return Ok(()) };
         let (mut stored, mut ends, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         for (at, hash) in hashes.iter().enumerate() {
-            let group = self.config.groups.of(*hash);
+            let group = self.tier.config.groups.of(*hash);
             let part = &self.parts[usize::from(group)];
             let (k, ns) = key(at);
             if part.spilled && part.find(ns.index_hash(*hash), k, ns) == NONE {
                 codec::append_spill_key(group, k, ns, &mut stored)
-                    .map_err(StateError::codec(&self.config.name, "write a key"))?;
+                    .map_err(StateError::codec(&self.tier.config.name, "write a key"))?;
                 ends.push(stored.len());
                 wanted.push(at);
             }
@@ -152,7 +152,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         let keys: Vec<&[u8]> = from.zip(&ends).map(|(from, end)| &stored[*from..*end]).collect();
         spill.multi_get(&keys, |found, bytes| {
             let value = postcard::from_bytes(bytes);
-            let value = value.map_err(StateError::codec(&self.config.name, "read a spilled value"))?;
+            let value = value.map_err(StateError::codec(&self.tier.config.name, "read a spilled value"))?;
             values[wanted[found]] = Some(value);
             Ok(())
         })

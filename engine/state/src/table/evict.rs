@@ -1,36 +1,15 @@
 //! Moving clean entries to RocksDB when memory is short. The rule is told in the [module](super) above.
 
 use super::part::{NUMBER, RECENT, STORED};
-use super::{Entry, Spill, Table, Writes};
+use super::{Entry, Table, Writes};
 use crate::codec;
 use crate::error::StateError;
 use crate::key::{Namespace, StateKey, StateValue};
-use std::sync::Arc;
 
 /// Places looked at in one call.
 const SCAN: usize = 16_384;
 /// Entries moved in one call.
 const MOVE: usize = 2_048;
-
-/// Where the eviction stands: a clock that gives entries in use a second chance.
-#[derive(Default)]
-pub(super) struct Eviction {
-    /// Position in the list of owned groups.
-    group: usize,
-    /// The budget was exceeded, and nine tenths of it are not reached yet.
-    active: bool,
-    /// Places looked at since the last one that could move.
-    fruitless: usize,
-    /// All is dirty: wait for the next freeze.
-    blocked: bool,
-}
-
-impl Eviction {
-    /// Some entries became clean.
-    pub(super) fn retry(&mut self) {
-        (self.fruitless, self.blocked) = (0, false);
-    }
-}
 
 impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// Keeps memory within its budget, a bounded slice at a time; call it between batches. True if
@@ -40,45 +19,39 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// The RocksDB tier failed, or a value could not be serialised. Nothing is lost: what was not
     /// written stays in memory.
     pub fn maintain(&mut self) -> Result<bool, StateError> {
-        let (memory, budget) = (self.memory_bytes(), self.config.memory_budget_bytes);
-        let target = budget - budget / 10;
-        self.eviction.active = memory > if self.eviction.active { target } else { budget };
-        if !self.eviction.active || self.eviction.blocked || self.base_in_progress() {
-            return Ok(false);
-        }
-        let victims = self.choose(memory - target);
+        let Some(excess) = self.tier.excess(self.entry_bytes()) else { return Ok(false) };
+        let victims = self.choose(excess);
         if !victims.is_empty() {
             self.store(&victims)?;
             for (group, place) in &victims {
                 if let Some(entry) = self.parts[usize::from(*group)].forget(*place) {
-                    self.entries -= 1;
+                    self.tier.entries -= 1;
                     self.live -= u64::from(entry.value.is_some());
                 }
             }
         }
-        let places: usize =
-            self.owned.iter().map(|group| self.parts[usize::from(*group)].length() as usize).sum();
-        self.eviction.blocked = self.eviction.fruitless > 2 * places;
-        Ok(!self.eviction.blocked && self.memory_bytes() > target)
+        let places = |group: &u16| self.parts[usize::from(*group)].length() as usize;
+        let places = self.tier.owned.iter().map(places).sum();
+        Ok(self.tier.moved(places, self.entry_bytes()))
     }
 
     /// Whether the budget is exceeded and only a freeze can help, because all that is in memory is dirty. Known
     /// after `maintain`.
     #[must_use]
     pub fn wants_checkpoint(&self) -> bool {
-        self.eviction.active && self.eviction.blocked && !self.is_freezing()
+        self.tier.wants_checkpoint()
     }
 
     /// Estimated memory in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.entries * self.entry_bytes()
+        self.tier.entries * self.entry_bytes()
     }
 
     /// Estimated memory of one entry: its place, its share of the index, and what it owns elsewhere,
     /// for which the average serialised size stands.
     fn entry_bytes(&self) -> usize {
         let heap = if std::mem::needs_drop::<K>() || std::mem::needs_drop::<V>() {
-            16 + (self.coded.0 / self.coded.1.max(1)) as usize
+            16 + self.tier.coded_bytes()
         } else {
             0
         };
@@ -91,14 +64,14 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         let mut victims = Vec::with_capacity(wanted);
         let mut looked = 0;
         let mut turns = 0;
-        while looked < SCAN && victims.len() < wanted && turns <= self.owned.len() {
-            let Some(group) = self.owned.get(self.eviction.group).copied() else { break };
+        while looked < SCAN && victims.len() < wanted && turns <= self.tier.owned.len() {
+            let Some(group) = self.tier.owned.get(self.tier.eviction.group).copied() else { break };
             let part = &mut self.parts[usize::from(group)];
             while looked < SCAN && victims.len() < wanted && part.hand < part.length() {
                 let place = part.hand;
                 part.hand += 1;
                 looked += 1;
-                self.eviction.fruitless += 1;
+                self.tier.eviction.fruitless += 1;
                 let Some(entry) = part.get_mut(place) else { continue };
                 if entry.meta & NUMBER != 0 {
                     continue;
@@ -107,13 +80,13 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                     entry.meta &= !RECENT;
                 } else {
                     victims.push((group, place));
-                    self.eviction.fruitless = 0;
+                    self.tier.eviction.fruitless = 0;
                 }
             }
             if part.hand >= part.length() {
                 part.hand = 0;
                 turns += 1;
-                self.eviction.group = (self.eviction.group + 1) % self.owned.len();
+                self.tier.eviction.group = (self.tier.eviction.group + 1) % self.tier.owned.len();
             }
         }
         victims
@@ -121,8 +94,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
 
     /// Writes entries to RocksDB, tombstones as deletions.
     fn store(&mut self, victims: &[(u16, u32)]) -> Result<(), StateError> {
-        let spill = self.open_spill()?;
-        let name = &self.config.name;
+        let spill = self.tier.open_spill()?;
+        let name = &self.tier.config.name;
         let mut batch = Writes::default();
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for (group, place) in victims {
@@ -145,16 +118,5 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             }
         }
         if batch.is_empty() { Ok(()) } else { spill.write(batch) }
-    }
-
-    /// The RocksDB tier, opened empty if it is not there yet.
-    pub(super) fn open_spill(&mut self) -> Result<Arc<Spill>, StateError> {
-        if let Some(spill) = &self.spill {
-            return Ok(spill.clone());
-        }
-        let folder = self.config.spill_dir.join("live");
-        let spill = Arc::new(Spill::create(&folder, &self.config.spill, &self.config.name)?);
-        self.spill = Some(spill.clone());
-        Ok(spill)
     }
 }

@@ -1,7 +1,8 @@
 //! What a finished freeze hands over to whoever writes it.
 
-use super::part::Bytes;
+use super::outbox::Piece;
 use super::spill::Spill;
+use crate::error::StateError;
 use crate::group::Groups;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub struct Frozen {
     pub(crate) groups: Groups,
     /// Groups that the table owns, ascending.
     pub(crate) owned: Vec<u16>,
-    /// Non-empty sections in ascending order of their groups.
-    pub(crate) sections: Vec<(u16, Bytes)>,
+    /// What was serialised, groups ascending.
+    pub(crate) pieces: Vec<Piece>,
     /// Of a base: the RocksDB tier, to be hard-linked as it is now.
     pub(crate) spill: Option<Capture>,
     /// Folder for temporary files, on the disk of the RocksDB tier.
@@ -59,18 +60,34 @@ impl Frozen {
     /// Serialised entries, deletions included. A key can count twice in a base.
     #[must_use]
     pub fn entries(&self) -> u64 {
-        self.sections.iter().map(|(_, section)| section.entries).sum()
+        self.pieces.iter().map(|piece| piece.entries).sum()
     }
 
     /// Serialised bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.sections.iter().map(|(_, section)| section.bytes.len() as u64).sum()
+        self.pieces.iter().map(|piece| piece.length).sum()
     }
 
-    /// The sections: group, entries, bytes of postcard-encoded `(K, N, Option<V>)`.
-    pub fn sections(&self) -> impl Iterator<Item = (u16, u64, &[u8])> {
-        self.sections.iter().map(|(group, section)| (*group, section.entries, &section.bytes[..]))
+    /// Of these, bytes that are not in memory but in a scratch file, or on their way there.
+    #[must_use]
+    pub fn spooled_bytes(&self) -> u64 {
+        self.pieces.iter().filter(|piece| piece.is_spooled()).map(|piece| piece.length).sum()
+    }
+
+    /// Visits what was frozen, groups ascending: group, entries, bytes of postcard-encoded `(K, N, Option<V>)`. A group
+    /// may come in several pieces.
+    ///
+    /// # Errors
+    /// A scratch file cannot be read, or does not hold what was written to it; and what `visit` returns.
+    pub fn for_each_piece(
+        &self,
+        mut visit: impl FnMut(u16, u64, &[u8]) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        for piece in &self.pieces {
+            visit(piece.group, piece.entries, &piece.bytes()?)?;
+        }
+        Ok(())
     }
 
     /// Appends what was frozen after this; the result has this one's mode. A base supersedes all
@@ -80,15 +97,8 @@ impl Frozen {
             *self = later;
             return;
         }
-        for (group, section) in later.sections {
-            match self.sections.binary_search_by_key(&group, |(group, _)| *group) {
-                Ok(at) => {
-                    let mine = &mut self.sections[at].1;
-                    mine.bytes.extend_from_slice(&section.bytes);
-                    mine.entries += section.entries;
-                }
-                Err(at) => self.sections.insert(at, (group, section)),
-            }
-        }
+        self.pieces.extend(later.pieces);
+        // Stable: in each group the later ones stay behind.
+        self.pieces.sort_by_key(|piece| piece.group);
     }
 }

@@ -20,18 +20,15 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// The bytes do not decode, a key hashes to another group ([`StateError::KeyHashing`]), the group
     /// is not owned, or the RocksDB tier failed.
     pub fn load_section(&mut self, group: u16, mut bytes: &[u8]) -> Result<u64, StateError> {
-        if !self.parts.get(usize::from(group)).is_some_and(|part| part.owned) {
-            let problem = format!("key group {group} is not owned");
-            return Err(StateError::internal(&self.config.name, problem));
-        }
+        self.tier.check_owned(group)?;
         let mut loaded = 0;
         while !bytes.is_empty() {
             let before = bytes.len();
             let ((key, ns, value), rest) = codec::take_entry::<K, N, V>(bytes)
-                .map_err(StateError::codec(&self.config.name, "read a stored entry"))?;
+                .map_err(StateError::codec(&self.tier.config.name, "read a stored entry"))?;
             bytes = rest;
-            self.coded.0 += (before - bytes.len()) as u64;
-            self.coded.1 += 1;
+            self.tier.coded.0 += (before - bytes.len()) as u64;
+            self.tier.coded.1 += 1;
             let hash = self.check(group, &key)?;
             self.put_clean(group, ns.index_hash(hash), key, ns, value)?;
             loaded += 1;
@@ -46,11 +43,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// The hash of a restored key, if it belongs to the group.
     fn check(&self, group: u16, key: &K) -> Result<u64, StateError> {
         let hash = hash_key(key);
-        let now = self.config.groups.of(hash);
-        if now == group {
-            return Ok(hash);
-        }
-        Err(StateError::KeyHashing { step: self.config.name.clone(), stored: group, now })
+        self.tier.check_group(group, hash)?;
+        Ok(hash)
     }
 
     fn put_clean(
@@ -68,7 +62,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             if place != NONE
                 && let Some(entry) = part.forget(place)
             {
-                self.entries -= 1;
+                self.tier.entries -= 1;
                 self.live -= u64::from(entry.value.is_some());
             }
             return Ok(());
@@ -85,7 +79,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
 
     /// Brings memory back to its budget.
     fn shrink(&mut self) -> Result<(), StateError> {
-        self.eviction.retry();
+        self.tier.eviction.retry();
         while self.maintain()? {}
         Ok(())
     }
@@ -93,22 +87,22 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// Takes the database in the folder `live` for the RocksDB tier.
     pub(super) fn adopt(&mut self) -> Result<(), StateError> {
         let folder = Fill::live_folder(self);
-        let spill = Spill::open(&folder, &self.config.spill, &self.config.name)?;
-        for group in &self.owned {
+        let spill = Spill::open(&folder, &self.tier.config.spill, &self.tier.config.name)?;
+        for group in &self.tier.owned {
             self.parts[usize::from(*group)].spilled = spill.holds(*group)?;
         }
-        self.spill = Some(Arc::new(spill));
+        self.tier.spill = Some(Arc::new(spill));
         Ok(())
     }
 
     /// Copies a group of another table's database into this one's; returns the number of entries.
     pub(super) fn import_group(&mut self, from: &Spill, group: u16) -> Result<u64, StateError> {
         const BATCH_BYTES: usize = 1 << 20;
-        let to = self.open_spill()?;
+        let to = self.tier.open_spill()?;
         let (mut batch, mut copied) = (Writes::default(), 0);
         from.scan(group, |key, value| {
             let (_, typed): (N, K) = codec::read_spill_key(key)
-                .map_err(StateError::codec(&self.config.name, "read a spilled key"))?;
+                .map_err(StateError::codec(&self.tier.config.name, "read a spilled key"))?;
             self.check(group, &typed)?;
             batch.put([&group.to_be_bytes()[..], key].concat(), value);
             copied += 1;

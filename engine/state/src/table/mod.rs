@@ -30,11 +30,13 @@ mod frozen;
 mod index;
 mod load;
 mod ordered;
+mod outbox;
 mod part;
 mod proof;
 mod slab;
 mod sorted;
 mod spill;
+mod tier;
 
 pub use any::AnyTable;
 pub use frozen::{FreezeMode, Frozen};
@@ -52,6 +54,7 @@ use crate::key::{Namespace, StateKey, StateValue};
 use part::{Entry, NONE, NUMBER, Part, RECENT, STORED};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tier::Tier;
 
 /// How a table is made.
 #[derive(Clone, Debug)]
@@ -69,6 +72,14 @@ pub struct TableConfig {
     pub spill_dir: PathBuf,
     /// What the RocksDB tiers of the process share.
     pub spill: Arc<SpillShared>,
+    /// Serialised bytes of a freeze that stay in memory; what is more goes through a scratch file in `spill_dir`
+    /// until it is in the checkpoint storage. [`TableConfig::FROZEN_BYTES`] is a good choice.
+    pub frozen_bytes: usize,
+}
+
+impl TableConfig {
+    /// For [`TableConfig::frozen_bytes`]: little beside the memory of any state that has more.
+    pub const FROZEN_BYTES: usize = 16 << 20;
 }
 
 /// Figures of a table.
@@ -88,67 +99,32 @@ pub struct TableStats {
 
 /// Keyed state of one step on one worker. See the [module](self).
 pub struct Table<K, N, V> {
-    config: TableConfig,
+    tier: Tier,
     /// By group number; the groups of other workers stay empty.
     parts: Vec<Part<K, N, V>>,
-    owned: Vec<u16>,
-    /// Number of the freeze that comes next: what becomes dirty now.
-    now: u32,
-    /// The freeze in progress.
-    freeze: Option<freeze::Progress>,
-    spill: Option<Arc<Spill>>,
-    /// More than one reference: a base is still to be hard-linked, so nothing may be evicted.
-    gate: Arc<()>,
     /// Keys with a value in memory.
     live: u64,
-    /// Entries in memory, tombstones included.
-    entries: usize,
-    hits: u64,
-    misses: u64,
-    eviction: evict::Eviction,
-    /// Freezes of which something was read back.
-    proofs: usize,
-    /// Serialised bytes and entries seen, for the estimate of what entries own on the heap.
-    coded: (u64, u64),
 }
 
 impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// An empty table. RocksDB is opened when the budget is first exceeded.
     #[must_use]
     pub fn new(config: TableConfig) -> Self {
-        let mut owned = config.owned.clone();
-        owned.sort_unstable();
-        owned.dedup();
-        owned.retain(|group| *group < config.groups.count());
-        let part = |group| Part::new(group, owned.binary_search(&group).is_ok());
-        Self {
-            parts: (0..config.groups.count()).map(part).collect(),
-            owned,
-            config,
-            now: 1,
-            freeze: None,
-            spill: None,
-            gate: Arc::new(()),
-            live: 0,
-            entries: 0,
-            hits: 0,
-            misses: 0,
-            eviction: evict::Eviction::default(),
-            proofs: 0,
-            coded: (0, 0),
-        }
+        let (groups, tier) = (config.groups, Tier::new(config));
+        let part = |group| Part::new(group, tier.owns(group));
+        Self { parts: (0..groups.count()).map(part).collect(), tier, live: 0 }
     }
 
     /// The groups of this table, ascending.
     #[must_use]
     pub fn owned(&self) -> &[u16] {
-        &self.owned
+        &self.tier.owned
     }
 
     /// Name of the step.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.config.name
+        &self.tier.config.name
     }
 
     /// Current figures.
@@ -156,10 +132,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     pub fn stats(&self) -> TableStats {
         TableStats {
             keys_in_memory: self.live,
-            spilled: self.spill.as_ref().map_or(0, |spill| spill.estimate()),
+            spilled: self.tier.spill.as_ref().map_or(0, |spill| spill.estimate()),
             memory_bytes: self.memory_bytes() as u64,
-            hits: self.hits,
-            misses: self.misses,
+            hits: self.tier.hits,
+            misses: self.tier.misses,
         }
     }
 
@@ -169,7 +145,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// # Errors
     /// The RocksDB tier failed, or holds a value that does not decode.
     pub fn get(&mut self, hash: u64, key: &K, ns: N) -> Result<Option<&V>, StateError> {
-        let group = self.config.groups.of(hash);
+        let group = self.tier.config.groups.of(hash);
         let place = self.load(group, ns.index_hash(hash), key, ns)?;
         if place == NONE {
             return Ok(None);
@@ -194,7 +170,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         ns: N,
         f: impl FnOnce(&mut Option<V>) -> R,
     ) -> Result<R, StateError> {
-        let (group, index_hash) = (self.config.groups.of(hash), ns.index_hash(hash));
+        let (group, index_hash) = (self.tier.config.groups.of(hash), ns.index_hash(hash));
         let place = self.load(group, index_hash, key, ns)?;
         if place != NONE {
             return self.change(group, place, f);
@@ -202,7 +178,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         let mut value = None;
         let out = f(&mut value);
         if value.is_some() {
-            self.add(group, index_hash, key.clone(), ns, value, self.now)?;
+            self.add(group, index_hash, key.clone(), ns, value, self.tier.now)?;
         }
         Ok(out)
     }
@@ -220,22 +196,22 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// # Errors
     /// The RocksDB tier failed, or holds something that does not decode.
     pub fn for_each(&mut self, mut f: impl FnMut(&K, N, &V)) -> Result<(), StateError> {
-        for group in &self.owned {
+        for group in &self.tier.owned {
             let part = &self.parts[usize::from(*group)];
             for entry in (0..part.length()).filter_map(|place| part.get(place)) {
                 if let Some(value) = &entry.value {
                     f(&entry.key, entry.ns, value);
                 }
             }
-            let Some(spill) = self.spill.as_ref().filter(|_| part.spilled) else { continue };
+            let Some(spill) = self.tier.spill.as_ref().filter(|_| part.spilled) else { continue };
             spill.scan(*group, |key, value| {
                 let decode = "read a spilled entry";
                 let (ns, key): (N, K) =
-                    codec::read_spill_key(key).map_err(StateError::codec(&self.config.name, decode))?;
+                    codec::read_spill_key(key).map_err(StateError::codec(&self.tier.config.name, decode))?;
                 let hash = ns.index_hash(crate::hash_key(&key));
                 if part.find(hash, &key, ns) == NONE {
                     let value: V =
-                        postcard::from_bytes(value).map_err(StateError::codec(&self.config.name, decode))?;
+                        postcard::from_bytes(value).map_err(StateError::codec(&self.tier.config.name, decode))?;
                     f(&key, ns, &value);
                 }
                 Ok(Visit::More)
@@ -252,10 +228,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         place: u32,
         f: impl FnOnce(&mut Option<V>) -> R,
     ) -> Result<R, StateError> {
-        let value = match self.parts[usize::from(group)].write(place, self.now) {
+        let value = match self.parts[usize::from(group)].write(place, self.tier.now) {
             Ok(Some(value)) => value,
-            Ok(None) => return Err(StateError::internal(&self.config.name, "a place without entry")),
-            Err(error) => return Err(StateError::codec(&self.config.name, "freeze an entry")(error)),
+            Ok(None) => return Err(StateError::internal(&self.tier.config.name, "a place without entry")),
+            Err(error) => return Err(StateError::codec(&self.tier.config.name, "freeze an entry")(error)),
         };
         let before = value.is_some();
         let out = f(value);
@@ -264,7 +240,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         Ok(out)
     }
 
-    /// Adds an entry for a key that is not in memory; `meta` is `self.now` for a dirty one.
+    /// Adds an entry for a key that is not in memory; `meta` is `self.tier.now` for a dirty one.
     fn add(
         &mut self,
         group: u16,
@@ -277,10 +253,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         let part = &mut self.parts[usize::from(group)];
         if !part.owned {
             let problem = format!("key group {group} belongs to another worker");
-            return Err(StateError::internal(&self.config.name, problem));
+            return Err(StateError::internal(&self.tier.config.name, problem));
         }
         self.live += u64::from(value.is_some());
-        self.entries += 1;
+        self.tier.entries += 1;
         let place = part.insert(index_hash, Entry { key, ns, value, meta });
         if meta & NUMBER != 0 {
             part.dirty.push(place);
@@ -293,17 +269,17 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         let part = &self.parts[usize::from(group)];
         let place = part.find(index_hash, key, ns);
         if place != NONE {
-            self.hits += 1;
+            self.tier.hits += 1;
             return Ok(place);
         }
-        self.misses += 1;
+        self.tier.misses += 1;
         if !part.spilled {
             return Ok(NONE);
         }
         match self.fetch(group, key, ns)? {
             Some(value) => {
-                if self.misses.is_multiple_of(1024) {
-                    self.eviction.retry();
+                if self.tier.misses.is_multiple_of(1024) {
+                    self.tier.eviction.retry();
                 }
                 self.add(group, index_hash, key.clone(), ns, Some(value), STORED | RECENT)
             }
@@ -313,8 +289,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
 
     /// Reads a value from RocksDB.
     fn fetch(&self, group: u16, key: &K, ns: N) -> Result<Option<V>, StateError> {
-        let Some(spill) = &self.spill else { return Ok(None) };
-        let name = &self.config.name;
+        let Some(spill) = &self.tier.spill else { return Ok(None) };
+        let name = &self.tier.config.name;
         let mut stored = Vec::new();
         codec::append_spill_key(group, key, ns, &mut stored)
             .map_err(StateError::codec(name, "write a key"))?;

@@ -147,7 +147,7 @@ impl<K: StateKey, M: Ordered, V: StateValue> OrderedTable<K, M, V> {
     ) -> Result<Vec<(M, V)>, StateError> {
         let (group, range, prefix) = self.bounds(hash, key, &range)?;
         let taken = self.sorted.take(group, &range, limit)?;
-        let name = &self.sorted.config.name;
+        let name = &self.sorted.tier.config.name;
         taken.into_iter().map(|(bytes, value)| Ok((decode(name, &bytes[prefix..])?, value))).collect()
     }
 
@@ -170,7 +170,7 @@ impl<K: StateKey, M: Ordered, V: StateValue> OrderedTable<K, M, V> {
     /// # Errors
     /// As [`OrderedTable::get`].
     pub fn for_each(&mut self, mut visit: impl FnMut(&K, M, &V)) -> Result<(), StateError> {
-        let name = &self.sorted.config.name;
+        let name = &self.sorted.tier.config.name;
         for group in self.sorted.owned() {
             self.sorted.scan(*group, &everything(), false, &mut |bytes, value| {
                 let (key, rest) = order::take::<K>(bytes).map_err(|error| StateError::order(name, &error))?;
@@ -190,7 +190,7 @@ impl<K: StateKey, M: Ordered, V: StateValue> OrderedTable<K, M, V> {
         mut visit: impl FnMut(M, &V) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
         let (group, range, prefix) = self.bounds(hash, key, &range)?;
-        let name = &self.sorted.config.name;
+        let name = &self.sorted.tier.config.name;
         self.sorted.scan(group, &range, backwards, &mut |bytes, value| {
             Ok(visit(decode(name, &bytes[prefix..])?, value))
         })
@@ -204,7 +204,7 @@ impl<K: StateKey, M: Ordered, V: StateValue> OrderedTable<K, M, V> {
             Ok(ControlFlow::Break(()))
         })?;
         let Some(bytes) = found else { return Ok(None) };
-        let at = decode(&self.sorted.config.name, &bytes[prefix..])?;
+        let at = decode(&self.sorted.tier.config.name, &bytes[prefix..])?;
         Ok(self.sorted.get(group, &bytes)?.map(|value| (at, value)))
     }
 
@@ -212,8 +212,8 @@ impl<K: StateKey, M: Ordered, V: StateValue> OrderedTable<K, M, V> {
     fn encode(&mut self, hash: u64, key: &K, at: &M) -> Result<u16, StateError> {
         self.buffer.clear();
         let encoded = order::append(key, &mut self.buffer).and_then(|()| order::append(at, &mut self.buffer));
-        encoded.map_err(|error| StateError::order(&self.sorted.config.name, &error))?;
-        Ok(self.sorted.config.groups.of(hash))
+        encoded.map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))?;
+        Ok(self.sorted.tier.config.groups.of(hash))
     }
 
     /// The group of a key, a range of its map, and how much of each encoded place is the key.
@@ -223,7 +223,7 @@ impl<K: StateKey, M: Ordered, V: StateValue> OrderedTable<K, M, V> {
         key: &K,
         range: &impl RangeBounds<M>,
     ) -> Result<(u16, Range, usize), StateError> {
-        let refused = |error: OrderError| StateError::order(&self.sorted.config.name, &error);
+        let refused = |error: OrderError| StateError::order(&self.sorted.tier.config.name, &error);
         let mut prefix = Vec::new();
         order::append(key, &mut prefix).map_err(refused)?;
         let end = |at: &M, behind: bool| {
@@ -243,7 +243,7 @@ impl<K: StateKey, M: Ordered, V: StateValue> OrderedTable<K, M, V> {
             Bound::Excluded(at) => Some(end(at, false)?),
             Bound::Unbounded => behind(&prefix),
         };
-        Ok((self.sorted.config.groups.of(hash), Range { from, to }, prefix.len()))
+        Ok((self.sorted.tier.config.groups.of(hash), Range { from, to }, prefix.len()))
     }
 }
 
@@ -294,7 +294,7 @@ impl<T: Ordered, K: StateKey> TimerTable<T, K> {
     /// As [`OrderedTable::update`].
     pub fn take_due(&mut self, upto: &T, limit: usize, due: &mut Vec<(T, K)>) -> Result<bool, StateError> {
         let mut to = Vec::new();
-        order::append(upto, &mut to).map_err(|error| StateError::order(&self.sorted.config.name, &error))?;
+        order::append(upto, &mut to).map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))?;
         let range = Range { from: Vec::new(), to: behind(&to) };
         let mut left = limit;
         for at in 0..self.sorted.owned().len() {
@@ -302,7 +302,7 @@ impl<T: Ordered, K: StateKey> TimerTable<T, K> {
             let taken = self.sorted.take(group, &range, left)?;
             left -= taken.len();
             for (bytes, ()) in taken {
-                due.push(decode(&self.sorted.config.name, &bytes)?);
+                due.push(decode(&self.sorted.tier.config.name, &bytes)?);
             }
             if left == 0 {
                 return Ok(true);
@@ -326,7 +326,7 @@ impl<T: Ordered, K: StateKey> TimerTable<T, K> {
             })?;
         }
         let time = |bytes: Vec<u8>| order::take::<T>(&bytes).map(|(time, _)| time);
-        earliest.map(time).transpose().map_err(|error| StateError::order(&self.sorted.config.name, &error))
+        earliest.map(time).transpose().map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))
     }
 
     /// Visits all timers: groups ascending, in each in the order of times and keys.
@@ -336,7 +336,7 @@ impl<T: Ordered, K: StateKey> TimerTable<T, K> {
     pub fn for_each(&self, mut visit: impl FnMut(T, K)) -> Result<(), StateError> {
         for group in self.sorted.owned() {
             self.sorted.scan(*group, &everything(), false, &mut |bytes, ()| {
-                let (time, key) = decode(&self.sorted.config.name, bytes)?;
+                let (time, key) = decode(&self.sorted.tier.config.name, bytes)?;
                 visit(time, key);
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -348,8 +348,8 @@ impl<T: Ordered, K: StateKey> TimerTable<T, K> {
         self.buffer.clear();
         let encoded =
             order::append(time, &mut self.buffer).and_then(|()| order::append(key, &mut self.buffer));
-        encoded.map_err(|error| StateError::order(&self.sorted.config.name, &error))?;
-        Ok(self.sorted.config.groups.of(hash))
+        encoded.map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))?;
+        Ok(self.sorted.tier.config.groups.of(hash))
     }
 }
 
@@ -370,7 +370,7 @@ macro_rules! any_table {
     ($table:ty, [$($bounds:tt)*], $($role:literal: $stored:ty),*) => {
         impl<$($bounds)*> AnyTable for $table {
             fn name(&self) -> &str {
-                &self.sorted.config.name
+                &self.sorted.tier.config.name
             }
 
             fn owned(&self) -> &[u16] {
@@ -378,7 +378,7 @@ macro_rules! any_table {
             }
 
             fn check_types(&self) -> Result<(), StateError> {
-                $(stored::check::<$stored>(&self.sorted.config.name, $role)?;)*
+                $(stored::check::<$stored>(&self.sorted.tier.config.name, $role)?;)*
                 Ok(())
             }
 
@@ -387,7 +387,7 @@ macro_rules! any_table {
             }
 
             fn is_freezing(&self) -> bool {
-                self.sorted.is_freezing()
+                self.sorted.tier.is_freezing()
             }
 
             fn freeze_slice(&mut self, budget: &mut usize) -> Result<bool, StateError> {
@@ -403,7 +403,7 @@ macro_rules! any_table {
             }
 
             fn wants_checkpoint(&self) -> bool {
-                self.sorted.wants_checkpoint()
+                self.sorted.tier.wants_checkpoint()
             }
 
             fn stats(&self) -> TableStats {
@@ -413,7 +413,7 @@ macro_rules! any_table {
 
         impl<$($bounds)*> Fill for $table {
             fn groups(&self) -> Groups {
-                self.sorted.config.groups
+                self.sorted.tier.config.groups
             }
 
             fn load_section(&mut self, group: u16, bytes: &[u8]) -> Result<u64, StateError> {
@@ -421,7 +421,7 @@ macro_rules! any_table {
             }
 
             fn scratch(&self) -> &Path {
-                &self.sorted.config.spill_dir
+                &self.sorted.tier.config.spill_dir
             }
 
             fn adopt(&mut self) -> Result<(), StateError> {

@@ -37,6 +37,7 @@ fn table(folder: &Path) -> Words {
         memory_budget_bytes: usize::MAX,
         spill_dir: folder.to_owned(),
         spill: SpillShared::with_defaults(),
+        frozen_bytes: 0,
     })
 }
 

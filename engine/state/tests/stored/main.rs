@@ -25,6 +25,7 @@ fn config(folder: &Path, budget: usize) -> TableConfig {
         memory_budget_bytes: budget,
         spill_dir: folder.to_owned(),
         spill: SpillShared::with_defaults(),
+        frozen_bytes: TableConfig::FROZEN_BYTES,
     }
 }
 

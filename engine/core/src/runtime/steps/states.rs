@@ -58,6 +58,7 @@ impl TableSettings {
                 memory_budget_bytes: 0,
                 spill_dir: PathBuf::new(),
                 spill: SpillShared::new(0, 0),
+                frozen_bytes: TableConfig::FROZEN_BYTES,
             };
         };
         TableConfig {
@@ -67,6 +68,7 @@ impl TableSettings {
             owned: shared.assignment.of_worker(*worker).collect(),
             memory_budget_bytes: shared.table_bytes,
             spill: Arc::clone(&shared.spill),
+            frozen_bytes: TableConfig::FROZEN_BYTES,
         }
     }
 }

@@ -6,45 +6,19 @@ use super::{Sorted, stored_key};
 use crate::codec;
 use crate::error::StateError;
 use crate::key::StateValue;
-use crate::table::{Spill, Writes};
+use crate::table::Writes;
 use std::ops::Bound;
-use std::sync::Arc;
 
 /// Entries looked at in one call.
 const SCAN: usize = 16_384;
 /// Entries moved in one call.
 const MOVE: usize = 2_048;
 
-/// Where the eviction stands.
-#[derive(Default)]
-pub(super) struct Eviction {
-    /// Position in the list of owned groups.
-    group: usize,
-    /// The budget was exceeded, and nine tenths of it are not reached yet.
-    active: bool,
-    /// Entries looked at since the last one that could move.
-    fruitless: usize,
-    /// All is dirty: wait for the next freeze.
-    blocked: bool,
-}
-
-impl Eviction {
-    /// Some entries became clean.
-    pub(super) fn retry(&mut self) {
-        (self.fruitless, self.blocked) = (0, false);
-    }
-}
-
 impl<V: StateValue> Sorted<V> {
     /// See [`Table::maintain`](crate::Table::maintain).
     pub(in super::super) fn maintain(&mut self) -> Result<bool, StateError> {
-        let (memory, budget) = (self.memory_bytes(), self.config.memory_budget_bytes);
-        let target = budget - budget / 10;
-        self.eviction.active = memory > if self.eviction.active { target } else { budget };
-        if !self.eviction.active || self.eviction.blocked || self.base_in_progress() {
-            return Ok(false);
-        }
-        let victims = self.choose(memory - target);
+        let Some(excess) = self.tier.excess(self.entry_bytes()) else { return Ok(false) };
+        let victims = self.choose(excess);
         if !victims.is_empty() {
             self.store(&victims)?;
             for (group, key) in &victims {
@@ -55,30 +29,22 @@ impl<V: StateValue> Sorted<V> {
                 if part.floor.as_ref().is_some_and(|floor| key < floor) {
                     part.floor = Some(key.clone());
                 }
-                self.entries = self.entries + part.used() - before;
+                self.tier.entries = self.tier.entries + part.used() - before;
             }
         }
-        self.eviction.blocked = self.eviction.fruitless > 2 * self.entries;
-        Ok(!self.eviction.blocked && self.memory_bytes() > target)
-    }
-
-    /// Whether the budget is exceeded and only a freeze can help, because all that is in memory is dirty. Known
-    /// after `maintain`.
-    #[must_use]
-    pub(in super::super) fn wants_checkpoint(&self) -> bool {
-        self.eviction.active && self.eviction.blocked && !self.is_freezing()
+        Ok(self.tier.moved(self.tier.entries, self.entry_bytes()))
     }
 
     /// Estimated memory in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.entries * self.entry_bytes()
+        self.tier.entries * self.entry_bytes()
     }
 
     /// Estimated memory of one entry: its place in a tree that is two thirds full, and what it owns elsewhere, for
     /// which the average serialised size stands.
     fn entry_bytes(&self) -> usize {
         let heap =
-            if std::mem::needs_drop::<V>() { 16 + (self.coded.0 / self.coded.1.max(1)) as usize } else { 0 };
+            if std::mem::needs_drop::<V>() { 16 + self.tier.coded_bytes() } else { 0 };
         size_of::<(Key, Entry<V>)>() * 3 / 2 + heap
     }
 
@@ -87,8 +53,8 @@ impl<V: StateValue> Sorted<V> {
         let wanted = (excess_bytes / self.entry_bytes() + 1).min(MOVE);
         let mut victims = Vec::with_capacity(wanted);
         let (mut looked, mut turns) = (0, 0);
-        while looked < SCAN && victims.len() < wanted && turns <= self.owned.len() {
-            let Some(group) = self.owned.get(self.eviction.group).copied() else { break };
+        while looked < SCAN && victims.len() < wanted && turns <= self.tier.owned.len() {
+            let Some(group) = self.tier.owned.get(self.tier.eviction.group).copied() else { break };
             let part = &mut self.parts[usize::from(group)];
             if part.hand.is_none() {
                 let clean = part.gone.iter().filter(|(_, meta)| **meta == 0);
@@ -103,9 +69,9 @@ impl<V: StateValue> Sorted<V> {
                 part.hand = Some(key.clone());
                 if entry.meta & NUMBER == 0 {
                     victims.push((group, key.clone()));
-                    self.eviction.fruitless = 0;
+                    self.tier.eviction.fruitless = 0;
                 } else {
-                    self.eviction.fruitless += 1;
+                    self.tier.eviction.fruitless += 1;
                 }
             }
             let is_through = match &part.hand {
@@ -115,9 +81,9 @@ impl<V: StateValue> Sorted<V> {
             if is_through {
                 part.hand = None;
                 turns += 1;
-                self.eviction.group = (self.eviction.group + 1) % self.owned.len();
+                self.tier.eviction.group = (self.tier.eviction.group + 1) % self.tier.owned.len();
                 // An empty group takes time too.
-                (looked, self.eviction.fruitless) = (looked + 1, self.eviction.fruitless + 1);
+                (looked, self.tier.eviction.fruitless) = (looked + 1, self.tier.eviction.fruitless + 1);
             }
         }
         victims
@@ -125,7 +91,7 @@ impl<V: StateValue> Sorted<V> {
 
     /// Writes entries to RocksDB, tombstones as deletions.
     fn store(&mut self, victims: &[(u16, Key)]) -> Result<(), StateError> {
-        let spill = self.open_spill()?;
+        let spill = self.tier.open_spill()?;
         let mut batch = Writes::default();
         let mut value = Vec::new();
         for (group, key) in victims {
@@ -136,7 +102,7 @@ impl<V: StateValue> Sorted<V> {
                     let Some(stored) = &entry.value else { continue };
                     value.clear();
                     codec::append(stored, &mut value)
-                        .map_err(StateError::codec(&self.config.name, "write a value"))?;
+                        .map_err(StateError::codec(&self.tier.config.name, "write a value"))?;
                     batch.put(stored_key(*group, key.bytes()), &value);
                     part.spilled = true;
                 }
@@ -144,16 +110,5 @@ impl<V: StateValue> Sorted<V> {
             }
         }
         if batch.is_empty() { Ok(()) } else { spill.write(batch) }
-    }
-
-    /// The RocksDB tier, opened empty if it is not there yet.
-    pub(super) fn open_spill(&mut self) -> Result<Arc<Spill>, StateError> {
-        if let Some(spill) = &self.spill {
-            return Ok(spill.clone());
-        }
-        let folder = self.config.spill_dir.join("live");
-        let spill = Arc::new(Spill::create(&folder, &self.config.spill, &self.config.name)?);
-        self.spill = Some(spill.clone());
-        Ok(spill)
     }
 }

@@ -1,94 +1,125 @@
-//! Serialising a consistent state in slices, while writes go on.
+//! Serialising a key group in slices, while writes go on.
 
-use super::Sorted;
-use super::part::{self, NUMBER};
-use crate::error::StateError;
+use super::part::{NUMBER, Part, Pending, append_entry};
+use crate::codec;
+use crate::error::Problem;
 use crate::key::StateValue;
-use crate::table::{Capture, FreezeMode, Frozen, proof};
-use std::sync::Arc;
+use crate::table::FreezeMode;
+use crate::table::part::Bytes;
+use crate::table::tier::{Freezing, Slice};
+use std::ops::Bound;
 
-/// Where the freeze in progress stands.
-pub(super) struct Progress {
-    mode: FreezeMode,
-    /// Position in the list of owned groups.
-    group: usize,
-    /// Position in the group's dirty list.
-    at: usize,
+impl<V: StateValue> Freezing for Part<V> {
+    fn begin(&mut self, mode: FreezeMode) {
+        self.dropped = 0;
+        match mode {
+            FreezeMode::Delta => std::mem::swap(&mut self.dirty, &mut self.freezing),
+            FreezeMode::Base => {
+                self.dirty.clear();
+                (self.pending, self.gone_pending) = (Pending::All, true);
+            }
+        }
+    }
+
+    fn slice(&mut self, mode: FreezeMode, slice: &mut Slice<'_>) -> Result<bool, Problem> {
+        match mode {
+            FreezeMode::Delta => self.slice_of_delta(slice),
+            FreezeMode::Base => self.slice_of_base(slice),
+        }
+    }
+
+    fn section(&mut self) -> &mut Bytes {
+        &mut self.section
+    }
+
+    fn used(&self) -> usize {
+        Part::used(self)
+    }
+
+    fn read_back(bytes: &[u8]) -> Result<&[u8], Problem> {
+        let (length, rest): (u64, &[u8]) = postcard::take_from_bytes(bytes)?;
+        let length = usize::try_from(length).map_err(|_| Problem::Differs)?;
+        let (_, rest) = rest.split_at_checked(length).ok_or(Problem::Differs)?;
+        codec::read_back::<Option<V>>(rest)
+    }
+
+    fn types() -> &'static str {
+        std::any::type_name::<V>()
+    }
 }
 
-impl<V: StateValue> Sorted<V> {
-    pub(in super::super) fn begin_freeze(&mut self, mode: FreezeMode) -> Result<(), StateError> {
-        if self.freeze.is_some() {
-            let problem = "a freeze began before the one before it was taken";
-            return Err(StateError::internal(&self.config.name, problem));
+impl<V: StateValue> Part<V> {
+    /// Some of the dirty list.
+    fn slice_of_delta(&mut self, slice: &mut Slice<'_>) -> Result<bool, Problem> {
+        let list = std::mem::take(&mut self.freezing);
+        let (from, end) = (*slice.at, list.len().min(slice.at.saturating_add(slice.budget)));
+        let now = slice.now;
+        for key in &list[from..end] {
+            // Otherwise it was written since, or is listed twice.
+            let is_due = |meta: u32| meta & NUMBER != 0 && meta & NUMBER != now;
+            if let Some(entry) = self.live.get_mut(key) {
+                if is_due(entry.meta) {
+                    append_entry(key.bytes(), &entry.value, &mut self.section)?;
+                    entry.meta = 0;
+                }
+            } else if let Some(meta) = self.gone.get_mut(key)
+                && is_due(*meta)
+            {
+                append_entry::<V>(key.bytes(), &None, &mut self.section)?;
+                *meta = 0;
+                if !self.spilled {
+                    self.gone.remove(key);
+                }
+            }
         }
-        for group in &self.owned {
-            self.parts[usize::from(*group)].begin(mode == FreezeMode::Base);
+        slice.budget -= end - from;
+        *slice.at = end;
+        let done = end == list.len();
+        self.freezing = list;
+        if done {
+            self.freezing.clear();
         }
-        self.now = self.now % NUMBER + 1;
-        self.freeze = Some(Progress { mode, group: 0, at: 0 });
+        Ok(done)
+    }
+
+    /// Some of the keys, in order, the tombstones before all of them.
+    fn slice_of_base(&mut self, slice: &mut Slice<'_>) -> Result<bool, Problem> {
+        if std::mem::take(&mut self.gone_pending) {
+            slice.budget = slice.budget.saturating_sub(self.gone.len()).max(1);
+            self.tombstones_of_base(slice.now)?;
+        }
+        let from = match std::mem::take(&mut self.pending) {
+            Pending::After(last) => Bound::Excluded(last),
+            Pending::All | Pending::None => Bound::Unbounded,
+        };
+        let mut last = None;
+        for (key, entry) in self.live.range_mut((from, Bound::Unbounded)) {
+            if slice.budget == 0 {
+                self.pending = last.map_or(Pending::All, Pending::After);
+                return Ok(false);
+            }
+            if entry.meta & NUMBER != slice.now {
+                append_entry(key.bytes(), &entry.value, &mut self.section)?;
+                entry.meta = if entry.meta & NUMBER == 0 { entry.meta } else { 0 };
+            }
+            slice.budget -= 1;
+            last = Some(key.clone());
+        }
+        Ok(true)
+    }
+
+    /// Tombstones hide spilled values; a base without spilled values needs none.
+    fn tombstones_of_base(&mut self, now: u32) -> Result<(), Problem> {
+        let spilled = self.spilled;
+        for (key, meta) in &mut self.gone {
+            if *meta != now && spilled {
+                append_entry::<V>(key.bytes(), &None, &mut self.section)?;
+                *meta = 0;
+            }
+        }
+        if !spilled {
+            self.gone.retain(|_, meta| *meta == now);
+        }
         Ok(())
-    }
-
-    pub(in super::super) fn is_freezing(&self) -> bool {
-        self.freeze.is_some()
-    }
-
-    pub(in super::super) fn freeze_some(&mut self, budget: &mut usize) -> Result<bool, StateError> {
-        let Some(mut progress) = self.freeze.take() else { return Ok(true) };
-        let mut outcome = Ok(());
-        while outcome.is_ok() && *budget > 0 && progress.group < self.owned.len() {
-            let part = &mut self.parts[usize::from(self.owned[progress.group])];
-            let before = part.used();
-            let done = match progress.mode {
-                FreezeMode::Delta => part.slice_of_delta(&mut progress.at, budget, self.now),
-                FreezeMode::Base => part.slice_of_base(budget, self.now),
-            };
-            self.entries = self.entries + part.used() - before;
-            match done {
-                Ok(true) => (progress.group, progress.at) = (progress.group + 1, 0),
-                Ok(false) => {}
-                Err(error) => outcome = Err(error),
-            }
-        }
-        let finished = progress.group == self.owned.len();
-        self.freeze = Some(progress);
-        outcome.map(|()| finished).map_err(StateError::codec(&self.config.name, "freeze an entry"))
-    }
-
-    pub(in super::super) fn take_frozen(&mut self) -> Result<Frozen, StateError> {
-        let mut all = usize::MAX;
-        while !self.freeze_some(&mut all)? {}
-        let mode = self.freeze.take().map_or(FreezeMode::Delta, |progress| progress.mode);
-        let mut sections = Vec::new();
-        for group in &self.owned {
-            let section = std::mem::take(&mut self.parts[usize::from(*group)].section);
-            if section.entries > 0 {
-                self.coded.0 += section.bytes.len() as u64;
-                self.coded.1 += section.entries;
-                sections.push((*group, section));
-            }
-        }
-        proof::prove(&mut self.proofs, &sections, part::read_back::<V>).map_err(|problem| {
-            let (step, rust) = (self.config.name.clone(), std::any::type_name::<V>().to_owned());
-            StateError::Unfit { step, role: "state", rust, problem }
-        })?;
-        self.eviction.retry();
-        let capture = self.spill.as_ref().filter(|_| mode == FreezeMode::Base);
-        Ok(Frozen {
-            mode,
-            groups: self.config.groups,
-            owned: self.owned.clone(),
-            sections,
-            spill: capture.map(|spill| Capture { spill: spill.clone(), _gate: self.gate.clone() }),
-            scratch: self.config.spill_dir.clone(),
-        })
-    }
-
-    /// True while a base is being frozen or waits for its hard links: evicting now could put values into the base
-    /// that are newer than it.
-    pub(super) fn base_in_progress(&self) -> bool {
-        let freezing = self.freeze.as_ref().is_some_and(|freeze| freeze.mode == FreezeMode::Base);
-        freezing || Arc::strong_count(&self.gate) > 1
     }
 }

@@ -15,16 +15,13 @@ const STRIDE: u64 = 4_096;
 impl<V: StateValue> Sorted<V> {
     /// See [`Table::load_section`](crate::Table::load_section).
     pub(in super::super) fn load_section(&mut self, group: u16, mut bytes: &[u8]) -> Result<u64, StateError> {
-        if !self.parts.get(usize::from(group)).is_some_and(|part| part.owned) {
-            let problem = format!("key group {group} is not owned");
-            return Err(StateError::internal(&self.config.name, problem));
-        }
+        self.tier.check_owned(group)?;
         let mut loaded = 0;
         while !bytes.is_empty() {
             let (key, value, rest) = part::take_entry::<V>(bytes)
-                .map_err(StateError::codec(&self.config.name, "read a stored entry"))?;
-            self.coded.0 += (bytes.len() - rest.len()) as u64;
-            self.coded.1 += 1;
+                .map_err(StateError::codec(&self.tier.config.name, "read a stored entry"))?;
+            self.tier.coded.0 += (bytes.len() - rest.len()) as u64;
+            self.tier.coded.1 += 1;
             self.check(group, key)?;
             let part = &mut self.parts[usize::from(group)];
             let before = part.used();
@@ -38,7 +35,7 @@ impl<V: StateValue> Sorted<V> {
                     part.gone.insert(Key::new(key), 0);
                 }
             }
-            self.entries = self.entries + part.used() - before;
+            self.tier.entries = self.tier.entries + part.used() - before;
             bytes = rest;
             loaded += 1;
             if loaded % STRIDE == 0 {
@@ -51,38 +48,33 @@ impl<V: StateValue> Sorted<V> {
 
     /// Whether a restored key belongs to the group.
     fn check(&self, group: u16, key: &[u8]) -> Result<(), StateError> {
-        let name = &self.config.name;
-        let hash = (self.hash_of)(key).map_err(|error| StateError::order(name, &error))?;
-        let now = self.config.groups.of(hash);
-        if now == group {
-            return Ok(());
-        }
-        Err(StateError::KeyHashing { step: name.clone(), stored: group, now })
+        let hash = (self.hash_of)(key).map_err(|error| StateError::order(&self.tier.config.name, &error))?;
+        self.tier.check_group(group, hash)
     }
 
     /// Brings memory back to its budget.
     fn shrink(&mut self) -> Result<(), StateError> {
-        self.eviction.retry();
+        self.tier.eviction.retry();
         while self.maintain()? {}
         Ok(())
     }
 
     /// Takes the database in the folder `live` for the RocksDB tier.
     pub(in super::super) fn adopt(&mut self) -> Result<(), StateError> {
-        let folder = self.config.spill_dir.join("live");
-        let spill = Spill::open(&folder, &self.config.spill, &self.config.name)?;
-        for group in &self.owned {
+        let folder = self.tier.config.spill_dir.join("live");
+        let spill = Spill::open(&folder, &self.tier.config.spill, &self.tier.config.name)?;
+        for group in &self.tier.owned {
             self.parts[usize::from(*group)].spilled = spill.holds(*group)?;
         }
-        self.spill = Some(Arc::new(spill));
+        self.tier.spill = Some(Arc::new(spill));
         Ok(())
     }
 
     /// Copies key groups of the database in a folder into the own one; returns the number of entries.
     pub(in super::super) fn import(&mut self, folder: &Path, groups: &[u16]) -> Result<u64, StateError> {
         const BATCH_BYTES: usize = 1 << 20;
-        let from = Spill::open(folder, &self.config.spill, &self.config.name)?;
-        let to = self.open_spill()?;
+        let from = Spill::open(folder, &self.tier.config.spill, &self.tier.config.name)?;
+        let to = self.tier.open_spill()?;
         let mut all = 0;
         for group in groups {
             let (mut batch, mut copied) = (Writes::default(), 0);

@@ -21,80 +21,60 @@ mod scan;
 pub(super) use key::behind;
 pub(super) use scan::Range;
 
-use super::{Spill, TableConfig, TableStats};
+use super::tier::Tier;
+use super::{FreezeMode, Frozen, TableConfig, TableStats};
 use crate::error::StateError;
 use crate::key::StateValue;
 use crate::order::OrderError;
 use part::{Entry, Part, STORED};
-use std::sync::Arc;
 
 /// The hash of the key in an encoded one, which tells its group.
 pub(super) type HashOf = fn(&[u8]) -> Result<u64, OrderError>;
 
 /// See the module.
 pub(super) struct Sorted<V> {
-    pub(super) config: TableConfig,
+    pub(super) tier: Tier,
     /// By group number; the groups of other workers stay empty.
     parts: Vec<Part<V>>,
-    owned: Vec<u16>,
-    /// Number of the freeze that comes next.
-    now: u32,
-    freeze: Option<freeze::Progress>,
-    spill: Option<Arc<Spill>>,
-    /// More than one reference: a base is still to be hard-linked, so nothing may be evicted.
-    gate: Arc<()>,
-    /// Entries in memory, tombstones included.
-    entries: usize,
-    hits: u64,
-    misses: u64,
-    eviction: evict::Eviction,
-    /// Serialised bytes and entries seen, for the estimate of what entries own on the heap.
-    coded: (u64, u64),
-    /// Freezes of which something was read back.
-    proofs: usize,
     hash_of: HashOf,
 }
 
 impl<V: StateValue> Sorted<V> {
     pub(super) fn new(config: TableConfig, hash_of: HashOf) -> Self {
-        let mut owned = config.owned.clone();
-        owned.sort_unstable();
-        owned.dedup();
-        owned.retain(|group| *group < config.groups.count());
-        let part = |group| Part::new(owned.binary_search(&group).is_ok());
-        Self {
-            parts: (0..config.groups.count()).map(part).collect(),
-            owned,
-            config,
-            now: 1,
-            freeze: None,
-            spill: None,
-            gate: Arc::new(()),
-            entries: 0,
-            hits: 0,
-            misses: 0,
-            eviction: evict::Eviction::default(),
-            coded: (0, 0),
-            proofs: 0,
-            hash_of,
-        }
+        let (groups, tier) = (config.groups, Tier::new(config));
+        let part = |group| Part::new(tier.owns(group));
+        Self { parts: (0..groups.count()).map(part).collect(), tier, hash_of }
+    }
+
+    /// See [`Table::begin_freeze`](crate::Table::begin_freeze), as the two that follow.
+    pub(super) fn begin_freeze(&mut self, mode: FreezeMode) -> Result<(), StateError> {
+        self.tier.begin_freeze(&mut self.parts, mode)
+    }
+
+    pub(super) fn freeze_some(&mut self, budget: &mut usize) -> Result<bool, StateError> {
+        self.tier.freeze_some(&mut self.parts, budget)
+    }
+
+    pub(super) fn take_frozen(&mut self) -> Result<Frozen, StateError> {
+        self.tier.take_frozen(&mut self.parts)
     }
 
     pub(super) fn owned(&self) -> &[u16] {
-        &self.owned
+        &self.tier.owned
     }
 
     pub(super) fn stats(&self) -> TableStats {
         TableStats {
             keys_in_memory: self
+                .tier
                 .owned
                 .iter()
                 .map(|group| self.parts[usize::from(*group)].live.len() as u64)
                 .sum(),
-            spilled: self.spill.as_ref().map_or(0, |spill| spill.estimate()),
+            spilled: self.tier.spill.as_ref().map_or(0, |spill| spill.estimate()),
             memory_bytes: self.memory_bytes() as u64,
-            hits: self.hits,
-            misses: self.misses,
+            hits: self.tier.hits,
+            misses: self.tier.misses,
         }
     }
 
@@ -108,39 +88,39 @@ impl<V: StateValue> Sorted<V> {
         let part = &mut self.parts[usize::from(group)];
         if !part.owned {
             let problem = format!("key group {group} belongs to another worker");
-            return Err(StateError::internal(&self.config.name, problem));
+            return Err(StateError::internal(&self.tier.config.name, problem));
         }
         let before = part.used();
         let freezing = "freeze an entry";
-        let outcome = part.change(key, self.now, f);
-        let out = match outcome.map_err(StateError::codec(&self.config.name, freezing))? {
+        let outcome = part.change(key, self.tier.now, f);
+        let out = match outcome.map_err(StateError::codec(&self.tier.config.name, freezing))? {
             Ok(out) => {
-                self.hits += 1;
+                self.tier.hits += 1;
                 out
             }
             Err(f) => {
-                self.misses += 1;
+                self.tier.misses += 1;
                 let mut value = self.fetch(group, key)?;
                 let stored = value.is_some();
                 let out = f(&mut value);
                 let part = &mut self.parts[usize::from(group)];
-                part.set(key, value, stored, self.now)
-                    .map_err(StateError::codec(&self.config.name, freezing))?;
+                part.set(key, value, stored, self.tier.now)
+                    .map_err(StateError::codec(&self.tier.config.name, freezing))?;
                 out
             }
         };
-        self.entries = self.entries + self.parts[usize::from(group)].used() - before;
+        self.tier.entries = self.tier.entries + self.parts[usize::from(group)].used() - before;
         Ok(out)
     }
 
     /// The value of a key; a spilled one is loaded into memory.
     pub(super) fn get(&mut self, group: u16, key: &[u8]) -> Result<Option<&V>, StateError> {
         if self.parts[usize::from(group)].live.contains_key(key) {
-            self.hits += 1;
+            self.tier.hits += 1;
         } else {
-            self.misses += 1;
+            self.tier.misses += 1;
             let Some(value) = self.fetch(group, key)? else { return Ok(None) };
-            self.entries += 1;
+            self.tier.entries += 1;
             let entry = Entry { value: Some(value), meta: STORED };
             self.parts[usize::from(group)].live.insert(key::Key::new(key), entry);
         }
@@ -150,12 +130,12 @@ impl<V: StateValue> Sorted<V> {
     /// The value that RocksDB has of a key that is not in memory.
     fn fetch(&self, group: u16, key: &[u8]) -> Result<Option<V>, StateError> {
         let part = &self.parts[usize::from(group)];
-        let Some(spill) = self.spill.as_ref().filter(|_| part.spilled && !part.gone.contains_key(key)) else {
+        let Some(spill) = self.tier.spill.as_ref().filter(|_| part.spilled && !part.gone.contains_key(key)) else {
             return Ok(None);
         };
         let Some(bytes) = spill.get(&stored_key(group, key))? else { return Ok(None) };
         let value = postcard::from_bytes(&bytes);
-        value.map(Some).map_err(StateError::codec(&self.config.name, "read a spilled value"))
+        value.map(Some).map_err(StateError::codec(&self.tier.config.name, "read a spilled value"))
     }
 }
 

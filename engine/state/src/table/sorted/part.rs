@@ -6,7 +6,6 @@ use crate::error::Problem;
 use crate::key::StateValue;
 use crate::table::part::Bytes;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 /// Bits of a meta with the freeze in which an entry became dirty; 0 = clean. Only two numbers are in use at
 /// a time.
@@ -55,12 +54,12 @@ pub(super) struct Part<V> {
     /// Keys that became dirty since the last freeze began.
     pub(super) dirty: Vec<Key>,
     /// How many of these left nothing.
-    dropped: usize,
+    pub(super) dropped: usize,
     /// The dirty list of the freeze in progress.
     pub(super) freezing: Vec<Key>,
     pub(super) pending: Pending,
     /// A base has not come to the tombstones yet.
-    gone_pending: bool,
+    pub(super) gone_pending: bool,
     /// What the freeze in progress has serialised.
     pub(super) section: Bytes,
     pub(super) owned: bool,
@@ -175,98 +174,10 @@ impl<V: StateValue> Part<V> {
         }
         Ok(())
     }
-
-    pub(super) fn begin(&mut self, is_base: bool) {
-        self.dropped = 0;
-        if is_base {
-            self.dirty.clear();
-            (self.pending, self.gone_pending) = (Pending::All, true);
-        } else {
-            std::mem::swap(&mut self.dirty, &mut self.freezing);
-        }
-    }
-
-    /// A slice of a delta; true when the group is done.
-    pub(super) fn slice_of_delta(
-        &mut self,
-        at: &mut usize,
-        budget: &mut usize,
-        now: u32,
-    ) -> Result<bool, Problem> {
-        let list = std::mem::take(&mut self.freezing);
-        let end = list.len().min(at.saturating_add(*budget));
-        for key in &list[*at..end] {
-            // Otherwise it was written since, or is listed twice.
-            let is_due = |meta: u32| meta & NUMBER != 0 && meta & NUMBER != now;
-            if let Some(entry) = self.live.get_mut(key) {
-                if is_due(entry.meta) {
-                    append_entry(key.bytes(), &entry.value, &mut self.section)?;
-                    entry.meta = 0;
-                }
-            } else if let Some(meta) = self.gone.get_mut(key)
-                && is_due(*meta)
-            {
-                append_entry::<V>(key.bytes(), &None, &mut self.section)?;
-                *meta = 0;
-                if !self.spilled {
-                    self.gone.remove(key);
-                }
-            }
-        }
-        *budget -= end - *at;
-        *at = end;
-        let done = end == list.len();
-        self.freezing = list;
-        if done {
-            self.freezing.clear();
-        }
-        Ok(done)
-    }
-
-    /// A slice of a base; true when the group is done.
-    pub(super) fn slice_of_base(&mut self, budget: &mut usize, now: u32) -> Result<bool, Problem> {
-        if std::mem::take(&mut self.gone_pending) {
-            *budget = budget.saturating_sub(self.gone.len()).max(1);
-            self.tombstones_of_base(now)?;
-        }
-        let from = match std::mem::take(&mut self.pending) {
-            Pending::After(last) => Bound::Excluded(last),
-            Pending::All | Pending::None => Bound::Unbounded,
-        };
-        let mut last = None;
-        for (key, entry) in self.live.range_mut((from, Bound::Unbounded)) {
-            if *budget == 0 {
-                self.pending = last.map_or(Pending::All, Pending::After);
-                return Ok(false);
-            }
-            if entry.meta & NUMBER != now {
-                append_entry(key.bytes(), &entry.value, &mut self.section)?;
-                entry.meta = if entry.meta & NUMBER == 0 { entry.meta } else { 0 };
-            }
-            *budget -= 1;
-            last = Some(key.clone());
-        }
-        Ok(true)
-    }
-
-    /// Tombstones hide spilled values; a base without spilled values needs none.
-    fn tombstones_of_base(&mut self, now: u32) -> Result<(), Problem> {
-        let spilled = self.spilled;
-        for (key, meta) in &mut self.gone {
-            if *meta != now && spilled {
-                append_entry::<V>(key.bytes(), &None, &mut self.section)?;
-                *meta = 0;
-            }
-        }
-        if !spilled {
-            self.gone.retain(|_, meta| *meta == now);
-        }
-        Ok(())
-    }
 }
 
 /// Appends an entry of a section: the length of the key, the key, the value.
-fn append_entry<V: StateValue>(key: &[u8], value: &Option<V>, section: &mut Bytes) -> Result<(), Problem> {
+pub(super) fn append_entry<V: StateValue>(key: &[u8], value: &Option<V>, section: &mut Bytes) -> Result<(), Problem> {
     let before = section.bytes.len();
     codec::append(&(key.len() as u64), &mut section.bytes)?;
     section.bytes.extend_from_slice(key);
@@ -285,12 +196,4 @@ pub(super) fn take_entry<V: StateValue>(bytes: &[u8]) -> postcard::Result<(&[u8]
     let (key, rest) = rest.split_at_checked(length).ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
     let (value, rest) = postcard::take_from_bytes(rest)?;
     Ok((key, value, rest))
-}
-
-/// Sees whether the value of the entry at the front of a section comes back as it is; returns the rest.
-pub(super) fn read_back<V: StateValue>(bytes: &[u8]) -> Result<&[u8], Problem> {
-    let (length, rest): (u64, &[u8]) = postcard::take_from_bytes(bytes)?;
-    let length = usize::try_from(length).map_err(|_| Problem::Differs)?;
-    let (_, rest) = rest.split_at_checked(length).ok_or(Problem::Differs)?;
-    codec::read_back::<Option<V>>(rest)
 }

@@ -44,7 +44,7 @@ impl<V: StateValue> Sorted<V> {
         let live = live.filter_map(|(key, entry)| Some((key.bytes(), entry.value.as_ref()?)));
         let mut live: Box<dyn Iterator<Item = (&[u8], &V)>> =
             if backwards { Box::new(live.rev()) } else { Box::new(live) };
-        let Some(spill) = self.spill.as_ref().filter(|_| part.spilled) else {
+        let Some(spill) = self.tier.spill.as_ref().filter(|_| part.spilled) else {
             for (key, value) in live {
                 if look(key, value)?.is_break() {
                     break;
@@ -74,7 +74,7 @@ impl<V: StateValue> Sorted<V> {
                 return Ok(Visit::More);
             }
             let value: V = postcard::from_bytes(bytes)
-                .map_err(StateError::codec(&self.config.name, "read a spilled value"))?;
+                .map_err(StateError::codec(&self.tier.config.name, "read a spilled value"))?;
             stopped = look(key, &value)?.is_break();
             Ok(if stopped { Visit::Stop } else { Visit::More })
         })?;
