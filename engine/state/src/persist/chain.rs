@@ -72,12 +72,12 @@ impl Chain {
         }
     }
 
-    /// Whether a base is to be written.
+    /// Whether it waits to become a base.
     pub(super) fn is_base(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.frozen.mode == FreezeMode::Base)
     }
 
-    /// Serialised bytes to be written.
+    /// Serialised bytes that wait for their file.
     pub(super) fn pending_bytes(&self) -> u64 {
         self.pending.as_ref().map_or(0, |pending| pending.frozen.bytes())
     }
@@ -108,7 +108,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Adds what is to be written to the file of the checkpoint; none if there is nothing. The head of a base tells
+    /// Adds what waits to the file of the checkpoint; none if there is nothing. The head of a base tells
     /// whose state the RocksDB files are, so these never come alone.
     pub(super) fn add_to(&self, bundle: &mut Bundle) -> Result<Option<Extent>, StateError> {
         let (Some(pending), Some((head, _))) = (&self.pending, &self.head) else { return Ok(None) };
