@@ -210,8 +210,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                     codec::read_spill_key(key).map_err(StateError::codec(&self.tier.config.name, decode))?;
                 let hash = ns.index_hash(crate::hash_key(&key));
                 if part.find(hash, &key, ns) == NONE {
-                    let value: V =
-                        postcard::from_bytes(value).map_err(StateError::codec(&self.tier.config.name, decode))?;
+                    let value: V = postcard::from_bytes(value)
+                        .map_err(StateError::codec(&self.tier.config.name, decode))?;
                     f(&key, ns, &value);
                 }
                 Ok(Visit::More)

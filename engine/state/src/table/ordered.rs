@@ -294,7 +294,8 @@ impl<T: Ordered, K: StateKey> TimerTable<T, K> {
     /// As [`OrderedTable::update`].
     pub fn take_due(&mut self, upto: &T, limit: usize, due: &mut Vec<(T, K)>) -> Result<bool, StateError> {
         let mut to = Vec::new();
-        order::append(upto, &mut to).map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))?;
+        order::append(upto, &mut to)
+            .map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))?;
         let range = Range { from: Vec::new(), to: behind(&to) };
         let mut left = limit;
         for at in 0..self.sorted.owned().len() {
@@ -326,7 +327,10 @@ impl<T: Ordered, K: StateKey> TimerTable<T, K> {
             })?;
         }
         let time = |bytes: Vec<u8>| order::take::<T>(&bytes).map(|(time, _)| time);
-        earliest.map(time).transpose().map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))
+        earliest
+            .map(time)
+            .transpose()
+            .map_err(|error| StateError::order(&self.sorted.tier.config.name, &error))
     }
 
     /// Visits all timers: groups ascending, in each in the order of times and keys.

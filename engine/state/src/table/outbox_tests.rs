@@ -137,8 +137,22 @@ fn every_freeze_reads_something_back_wherever_its_entries_are() {
         // The first group alone has entries; later freezes begin to look at another one.
         let look = |bytes: &[u8]| read.set(read.get() + bytes.len().min(1));
         let mut section = section(9, 10);
-        outbox.take_from((0, 9), &mut section, true, folder.path(), |b| { look(b); read_back(b) }).unwrap();
-        assert_eq!(outbox.finish(|b| { look(b); read_back(b) }).unwrap().len(), 1);
+        outbox
+            .take_from((0, 9), &mut section, true, folder.path(), |b| {
+                look(b);
+                read_back(b)
+            })
+            .unwrap();
+        assert_eq!(
+            outbox
+                .finish(|b| {
+                    look(b);
+                    read_back(b)
+                })
+                .unwrap()
+                .len(),
+            1
+        );
         assert_eq!(read.get(), 10, "freeze {freeze}");
     }
 }

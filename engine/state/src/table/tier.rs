@@ -200,8 +200,7 @@ impl Tier {
     ) -> Result<(), StateError> {
         let group = self.owned[at];
         let section = parts[usize::from(group)].section();
-        let taken =
-            self.outbox.take_from((at, group), section, done, &self.config.spill_dir, P::read_back);
+        let taken = self.outbox.take_from((at, group), section, done, &self.config.spill_dir, P::read_back);
         taken.map_err(|problem| self.unfit::<P>(problem))
     }
 

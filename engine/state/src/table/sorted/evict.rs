@@ -43,8 +43,7 @@ impl<V: StateValue> Sorted<V> {
     /// Estimated memory of one entry: its place in a tree that is two thirds full, and what it owns elsewhere, for
     /// which the average serialised size stands.
     fn entry_bytes(&self) -> usize {
-        let heap =
-            if std::mem::needs_drop::<V>() { 16 + self.tier.coded_bytes() } else { 0 };
+        let heap = if std::mem::needs_drop::<V>() { 16 + self.tier.coded_bytes() } else { 0 };
         size_of::<(Key, Entry<V>)>() * 3 / 2 + heap
     }
 

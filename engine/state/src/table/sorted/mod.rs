@@ -130,7 +130,8 @@ impl<V: StateValue> Sorted<V> {
     /// The value that RocksDB has of a key that is not in memory.
     fn fetch(&self, group: u16, key: &[u8]) -> Result<Option<V>, StateError> {
         let part = &self.parts[usize::from(group)];
-        let Some(spill) = self.tier.spill.as_ref().filter(|_| part.spilled && !part.gone.contains_key(key)) else {
+        let Some(spill) = self.tier.spill.as_ref().filter(|_| part.spilled && !part.gone.contains_key(key))
+        else {
             return Ok(None);
         };
         let Some(bytes) = spill.get(&stored_key(group, key))? else { return Ok(None) };

@@ -177,7 +177,11 @@ impl<V: StateValue> Part<V> {
 }
 
 /// Appends an entry of a section: the length of the key, the key, the value.
-pub(super) fn append_entry<V: StateValue>(key: &[u8], value: &Option<V>, section: &mut Bytes) -> Result<(), Problem> {
+pub(super) fn append_entry<V: StateValue>(
+    key: &[u8],
+    value: &Option<V>,
+    section: &mut Bytes,
+) -> Result<(), Problem> {
     let before = section.bytes.len();
     codec::append(&(key.len() as u64), &mut section.bytes)?;
     section.bytes.extend_from_slice(key);
