@@ -366,7 +366,8 @@ impl<F: Framed> FileReader<F> {
         }
         let limit = self.settings.max_line_bytes;
         let why = format!("longer than {limit} bytes (the limit of max_line_bytes)");
-        out.bad(DeadLetter::new(format!("{} line {}", self.name, self.line), why, trim(&skip.raw)));
+        let letter = DeadLetter::new(format!("{} line {}", self.name, self.line), why, trim(&skip.raw));
+        out.bad(DeadLetter { cut: true, ..letter });
         self.line += u64::from(end.is_some());
         self.unterminated = end.is_none();
         self.skip = None;

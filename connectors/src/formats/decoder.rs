@@ -117,7 +117,8 @@ impl Undecodable {
         self
     }
 
-    /// The dead letter of these bytes, which were found at `place`.
+    /// The dead letter of the record with these bytes, which was found at `place`. A transport with a limit of its own
+    /// for records makes it of all of them, by [`DeadLetter::whole`].
     pub fn letter(&self, place: impl Into<String>, raw: &[u8]) -> DeadLetter {
         DeadLetter::new(place, self.to_string(), raw)
     }

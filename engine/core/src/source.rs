@@ -230,26 +230,67 @@ pub enum BadInput {
     DeadLetter,
 }
 
-/// A piece of input that could not be understood.
+/// A piece of input that could not be understood. Flat, so that every format can hold it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct DeadLetter {
-    /// Where it was, for people: `file.csv line 17`.
+    /// Where it was, for people: `file.csv line 17`, `orders[3] offset 1204`.
     pub place: String,
     /// What is wrong with it.
     pub reason: String,
-    /// The input itself, as text, cut to [`DeadLetter::MAX_RAW`] bytes.
+    /// The input itself, as text: what is not UTF-8 is replaced, see [`raw_base64`](Self::raw_base64).
     pub raw: String,
+    /// The input itself, exactly, in Base64, if [`raw`](Self::raw) is not exactly it.
+    pub raw_base64: Option<String>,
+    /// Whether the input was longer than [`DeadLetter::MAX_RAW`] bytes, and only its beginning is here.
+    pub cut: bool,
+    /// What came with it, as a JSON object: the key, headers and time of a message.
+    pub beside: Option<String>,
 }
 
 impl DeadLetter {
-    /// Most bytes of the input that a dead letter keeps.
+    /// Most bytes of the input that a dead letter keeps, unless it is made by [`whole`](Self::whole).
     pub const MAX_RAW: usize = 4096;
 
-    /// Makes one; `raw` is cut and its invalid UTF-8 replaced.
+    /// Makes one of the beginning of the input.
     pub fn new(place: impl Into<String>, reason: impl Into<String>, raw: &[u8]) -> Self {
-        let raw = &raw[..raw.len().min(Self::MAX_RAW)];
-        Self { place: place.into(), reason: reason.into(), raw: String::from_utf8_lossy(raw).into_owned() }
+        let kept = &raw[..raw.len().min(Self::MAX_RAW)];
+        Self { cut: kept.len() < raw.len(), ..Self::whole(place, reason, kept) }
     }
+
+    /// Makes one of all of the input. For transports that have a limit of their own for it.
+    pub fn whole(place: impl Into<String>, reason: impl Into<String>, raw: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(raw);
+        let raw_base64 = (text.as_bytes() != raw).then(|| base64(raw));
+        let (place, reason, raw) = (place.into(), reason.into(), text.into_owned());
+        Self { place, reason, raw, raw_base64, cut: false, beside: None }
+    }
+
+    /// The same, with what came with it.
+    #[must_use]
+    pub fn with(mut self, beside: &serde_json::Map<String, serde_json::Value>) -> Self {
+        self.beside = serde_json::to_string(beside).ok();
+        self
+    }
+
+    /// Bytes of memory that its texts take.
+    fn bytes(&self) -> usize {
+        [&self.raw_base64, &self.beside].into_iter().flatten().map(String::len).sum::<usize>()
+            + self.raw.len()
+    }
+}
+
+/// Base64 with padding (RFC 4648).
+pub fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(three.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let six = (bits >> (18 - 6 * at)) as usize & 63;
+            text.push(if at <= three.len() { char::from(ALPHABET[six]) } else { '=' });
+        }
+    }
+    text
 }
 
 /// Where a reader puts what it read.
@@ -287,7 +328,7 @@ impl<T> Records<T> {
 
     /// Reports a piece of input that could not be understood. The engine applies the source's policy.
     pub fn bad(&mut self, letter: DeadLetter) {
-        self.bytes += letter.raw.len();
+        self.bytes += letter.bytes();
         self.bad.push(letter);
     }
 
@@ -299,5 +340,32 @@ impl<T> Records<T> {
     /// The bad input so far.
     pub fn bad_input(&self) -> &[DeadLetter] {
         &self.bad
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_keeps_the_exact_bytes_and_says_if_it_is_cut() {
+        let letter = DeadLetter::new("in line 1", "no number", b"x1");
+        assert_eq!((letter.raw.as_str(), letter.raw_base64, letter.cut), ("x1", None, false));
+        for (bytes, text) in [
+            (b"\xff".as_slice(), "/w=="),
+            (b"\xff\x00", "/wA="),
+            (b"\xff\x00\xfe", "/wD+"),
+            (b"\x00\x00\x00\x00\x01\x80", "AAAAAAGA"),
+        ] {
+            let letter = DeadLetter::whole("", "", bytes);
+            assert_eq!(letter.raw_base64.as_deref(), Some(text), "{bytes:?}");
+        }
+        let long = vec![b'x'; DeadLetter::MAX_RAW + 1];
+        let (cut, whole) = (DeadLetter::new("", "", &long), DeadLetter::whole("", "", &long));
+        assert_eq!((cut.raw.len(), cut.cut), (DeadLetter::MAX_RAW, true));
+        assert_eq!((whole.raw.len(), whole.cut), (long.len(), false));
+        let beside = serde_json::json!({"key": "a", "headers": [["h", "1"]]});
+        let letter = whole.with(beside.as_object().unwrap());
+        assert_eq!(letter.beside.as_deref(), Some(beside.to_string().as_str()));
     }
 }
