@@ -64,6 +64,17 @@ impl Error {
         self.kind
     }
 
+    /// What is wrong and what caused it, without the step.
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source.as_deref().map(|s| s as &dyn std::error::Error);
+        while let Some(source) = cause {
+            text.push_str(&format!(": {source}"));
+            cause = source.source();
+        }
+        text
+    }
+
     /// The step in which it happened.
     pub fn step(&self) -> Option<&str> {
         self.step.as_deref()
@@ -75,12 +86,7 @@ impl fmt::Display for Error {
         if let Some(step) = &self.step {
             write!(f, "step `{step}`: ")?;
         }
-        f.write_str(&self.message)?;
-        let mut cause = self.source.as_deref().map(|s| s as &dyn std::error::Error);
-        while let Some(source) = cause {
-            write!(f, ": {source}")?;
-            cause = source.source();
-        }
+        f.write_str(&self.text())?;
         if self.kind == Kind::Internal {
             f.write_str(" (this is a bug in Staunch or in a connector; please report it)")?;
         }

@@ -4,6 +4,7 @@ use crate::book::SegmentFile;
 use crate::ids::{CheckpointId, Slot};
 use crate::manifest::{Committable, Kind, Manifest, Shard, SplitPart, StatePart};
 use crate::retention::Expiry;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -32,7 +33,7 @@ impl Parts {
 
 /// One instance of a step that takes part. Instances of a step are numbered from 0; that of a stateful
 /// step is its worker.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Part {
     /// Of a source.
     Source {
@@ -89,7 +90,7 @@ impl fmt::Display for Part {
 }
 
 /// What a part says when everything that it holds of a checkpoint is durable.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Report {
     /// Where the splits stand that have changed since the newest checkpoint that the instance knows to be
     /// decided. All others stand where the last report said.

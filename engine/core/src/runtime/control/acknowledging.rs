@@ -1,5 +1,6 @@
 //! Acknowledging: one task a source tells the outside what it may forget, with bounded retries.
 
+use super::processes::Processes;
 use crate::context::SourceContext;
 use crate::error::{Error, Result};
 use crate::runtime::process::shared::Shared;
@@ -60,6 +61,7 @@ pub(crate) struct AcknowledgeTask {
     pub(crate) source: String,
     pub(crate) acknowledger: Box<dyn AnyAcknowledger>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) processes: Arc<Processes>,
 }
 
 impl AcknowledgeTask {
@@ -70,7 +72,7 @@ impl AcknowledgeTask {
                 Ok(()) => Event::Acknowledged { source: self.source.clone() },
                 Err(reason) => Event::AcknowledgeFailed { source: self.source.clone(), checkpoint, reason },
             };
-            self.shared.tell(event);
+            self.processes.tell(event);
         }
     }
 

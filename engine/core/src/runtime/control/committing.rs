@@ -1,8 +1,10 @@
 //! Phase two: one task a sink publishes what was decided, with bounded retries.
 
+use super::message::Message;
+use super::processes::Processes;
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::runtime::process::shared::{Message, Shared};
+use crate::runtime::process::shared::Shared;
 use crate::runtime::process::wall_clock;
 use crate::sink::{CommitError, Committer, Sink, SinkContext};
 use staunch_checkpoint::{CheckpointId, Committable, Event};
@@ -101,6 +103,7 @@ pub(crate) struct CommitTask {
     pub(crate) sink: String,
     pub(crate) committer: Box<dyn AnyCommitter>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) processes: Arc<Processes>,
 }
 
 impl CommitTask {
@@ -113,8 +116,8 @@ impl CommitTask {
             let result = if matches!(event, Event::Committed { .. }) { "committed" } else { "refused" };
             self.shared.metrics.commits.with_label_values(&[&self.sink, result]).inc();
             let took = began.elapsed().as_secs_f64();
-            let _ = self.shared.coordinator.send(Message::CommitTook(took));
-            self.shared.tell(event);
+            self.processes.queue(Message::CommitTook(took));
+            self.processes.tell(event);
             crash::pass("commit.done");
         }
     }

@@ -5,14 +5,16 @@
 
 use super::acknowledging::Due;
 use super::log::Log;
+use super::message::Message;
 use super::planted;
+use super::processes::Processes;
 use super::publishing::Publishing;
 use super::requests::Asking;
 use super::tally::Tally;
 use crate::control::{Asked, Controls, JobEvent, Outcome};
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::runtime::process::shared::{Message, Shared};
+use crate::runtime::process::shared::Shared;
 use crate::runtime::process::wall_clock;
 use crossbeam_channel::{Receiver, select};
 use staunch_checkpoint::coordinator::Coordinator;
@@ -32,7 +34,11 @@ const MOST_PENDING: usize = 1000;
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Driver {
+    /// What the coordinator's own process has.
     pub(crate) shared: Arc<Shared>,
+    pub(crate) processes: Arc<Processes>,
+    /// When the start began.
+    pub(crate) began: Instant,
     pub(crate) protocol: Coordinator,
     pub(crate) log: Log,
     pub(crate) messages: Receiver<Message>,
@@ -71,13 +77,15 @@ pub(super) struct State {
     last_progress: (Instant, u64),
     /// No further checkpoint is taken but the last one.
     pub(super) ending: bool,
-    /// A drain was asked for, and waits for the undecided checkpoint: that one would have the watermark
-    /// of the end beside positions in the middle.
     /// State waits for a checkpoint to move to disk; the next one does not wait for its time.
     memory_full: bool,
     /// It was said that without checkpoints nothing can move.
     warned: bool,
+    /// A drain was asked for, and waits for the undecided checkpoint: that one would have the watermark
+    /// of the end beside positions in the middle.
     pub(super) drain_due: bool,
+    /// Sources were told to drain.
+    pub(super) draining: bool,
     /// A stop was asked for before all workers were up.
     pub(super) stop_since: Option<Instant>,
     /// Deletions under way.
@@ -90,7 +98,7 @@ impl Driver {
         shared: Arc<Shared>,
         protocol: Coordinator,
         log: Log,
-        messages: Receiver<Message>,
+        (processes, messages): (Arc<Processes>, Receiver<Message>),
         controls: Controls,
         committers: HashMap<String, UnboundedSender<Vec<Committable>>>,
         open_inputs: usize,
@@ -111,14 +119,26 @@ impl Driver {
             last_progress: (now, 0),
             ending: false,
             drain_due: false,
+            draining: false,
             memory_full: false,
             warned: false,
             stop_since: None,
             expiring: Vec::new(),
             over: None,
         };
-        let acknowledgers = HashMap::new();
-        Self { shared, protocol, log, messages, controls, committers, acknowledgers, open_inputs, state }
+        Self {
+            shared,
+            processes,
+            began: now,
+            protocol,
+            log,
+            messages,
+            controls,
+            committers,
+            acknowledgers: HashMap::new(),
+            open_inputs,
+            state,
+        }
     }
 
     /// Commits what the restored checkpoint lists; must be done before anything is read.
@@ -135,7 +155,7 @@ impl Driver {
                 Some(_) => {}
             }
         }
-        if let Some(error) = self.shared.take_failure() {
+        if let Some(error) = self.processes.take_failure() {
             return Err(error);
         }
         self.state.over.take().transpose()
@@ -149,7 +169,7 @@ impl Driver {
                 break over;
             }
         };
-        self.shared.stop();
+        self.processes.stop(outcome.as_ref().err());
         self.answer_the_rest(&outcome);
         outcome
     }
@@ -180,7 +200,7 @@ impl Driver {
             }
             Some(Input::Message(Message::Failed)) => {
                 let nobody = || Error::internal("the job failed and nobody said why");
-                return Some(Err(self.shared.take_failure().unwrap_or_else(nobody)));
+                return Some(Err(self.processes.take_failure().unwrap_or_else(nobody)));
             }
             Some(Input::Message(Message::MemoryFull(step))) => self.memory_full(&step),
             Some(Input::Request(asked)) => {
@@ -212,7 +232,9 @@ impl Driver {
     }
 
     fn started(&mut self) {
-        let now = wall_clock::now();
+        let (now, took) = (wall_clock::now(), self.began.elapsed());
+        self.shared.metrics.restore_seconds.set(took.as_secs_f64());
+        tracing::info!(workers = self.shared.config.workers, ?took, "running");
         self.state.started = Some(now);
         self.state.last_decided = now;
         self.state.due = self.shared.config.checkpoint_every.map(|every| now + every);
@@ -240,7 +262,7 @@ impl Driver {
 
     pub(super) fn end(&mut self, kind: Kind) {
         self.state.ending = true;
-        self.shared.quiet.store(true, SeqCst);
+        self.processes.quiet();
         self.feed(Event::Trigger(kind));
     }
 
@@ -279,7 +301,7 @@ impl Driver {
             && now >= due
         {
             self.state.due = Some((due + every).max(now));
-            let anything_new = self.shared.clock.activity() != self.state.covered_activity;
+            let anything_new = self.processes.activity() != self.state.covered_activity;
             // Prepared output waits for its commits in memory and in every manifest.
             let backlog = self.protocol.committables_pending() >= MOST_PENDING;
             if anything_new && !backlog && !self.state.ending {
@@ -295,16 +317,15 @@ impl Driver {
         }
         if self.state.drain_due && self.protocol.undecided().is_none() {
             self.state.drain_due = false;
-            self.shared.draining.store(true, SeqCst);
-            self.shared.clock.note_activity();
-            self.shared.clock.wake_workers();
+            self.state.draining = true;
+            self.processes.drain();
         }
         self.observe(now);
     }
 
     fn observe(&mut self, now: Instant) {
         let metrics = &self.shared.metrics;
-        let covered = self.shared.clock.activity() == self.state.covered_activity;
+        let covered = self.processes.activity() == self.state.covered_activity;
         let age = if covered { Duration::ZERO } else { now - self.state.last_decided };
         metrics.checkpoint_age.set(age.as_secs_f64());
         metrics.committables_pending.set(self.protocol.committables_pending() as i64);
@@ -362,11 +383,7 @@ impl Driver {
                 }
                 Action::Reread { checkpoint, slot } => self.reread(checkpoint, slot),
                 Action::Decided { checkpoint, kind } => self.decided(checkpoint, &kind),
-                Action::Ended { source, splits } => {
-                    if let Some(hub) = self.shared.splits.get(&source) {
-                        hub.ended(&splits);
-                    }
-                }
+                Action::Ended { source, splits } => self.processes.ended(&source, &splits),
                 Action::Acknowledge { source, upto, splits } => match self.acknowledgers.get(&source) {
                     Some(acknowledger) => drop(acknowledger.send((upto, splits))),
                     None => self.over(Err(Error::internal(format!("source `{source}` has no acknowledger")))),
@@ -407,10 +424,10 @@ impl Driver {
         crash::pass("barrier.due");
         let now = wall_clock::now();
         tracing::debug!(checkpoint = checkpoint.0, ?kind, "checkpoint begins");
-        self.state.barrier_activity = self.shared.clock.activity();
+        self.state.barrier_activity = self.processes.activity();
         self.state.undecided = Some((checkpoint, now));
         self.state.epochs.insert(checkpoint.0 + 1, now);
-        self.shared.clock.barrier(checkpoint.0);
+        self.processes.barrier(checkpoint);
         crash::pass("barrier.sent");
     }
 
@@ -436,8 +453,7 @@ impl Driver {
             // Nothing will be confirmed that could strike them out.
             self.state.epochs.retain(|epoch, _| *epoch > checkpoint.0);
         }
-        self.shared.decided.store(checkpoint.0, SeqCst);
-        self.shared.clock.wake_workers();
+        self.processes.decided(checkpoint);
         crash::pass("decision.sources_told");
     }
 

@@ -4,9 +4,10 @@
 //! In a simulation it is a part of the coordinator's move.
 
 use super::coordinator::Driver;
+use super::message::Message;
 use crate::crash;
 use crate::error::{Error, Result};
-use crate::runtime::process::shared::{Message, panic_text};
+use crate::runtime::process::shared::panic_text;
 use crate::runtime::process::wall_clock;
 use staunch_checkpoint::{CheckpointId, Event, Manifest, Published, SegmentFile, Slot};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,10 +94,10 @@ impl Driver {
             let outcome = ask();
             return self.published(checkpoint, slot, outcome);
         }
-        let shared = Arc::clone(&self.shared);
+        let (shared, processes) = (Arc::clone(&self.shared), Arc::clone(&self.processes));
         let task = self.shared.io.beside(move || match catch_unwind(AssertUnwindSafe(ask)) {
             // After the end nobody listens.
-            Ok(outcome) => drop(shared.coordinator.send(Message::Published { checkpoint, slot, outcome })),
+            Ok(outcome) => processes.queue(Message::Published { checkpoint, slot, outcome }),
             Err(panic) => {
                 let text = panic_text(&*panic);
                 shared.fail(Error::internal(format!("the checkpoint storage panicked: {text}")));
@@ -127,7 +128,7 @@ impl Driver {
         }
         if let Some(since) = self.state.stop_since
             && now >= since + STOP_PATIENCE
-            && !self.shared.all_up.load(std::sync::atomic::Ordering::SeqCst)
+            && !self.processes.are_up()
         {
             tracing::info!("stopped before all workers had their state; nothing was read");
             self.over(Ok(crate::control::Outcome::Stopped));

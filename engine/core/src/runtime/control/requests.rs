@@ -5,7 +5,6 @@ use crate::control::{Asked, Outcome, Request, Teller};
 use crate::error::{Error, Kind as Fault, Result};
 use crate::runtime::process::wall_clock;
 use staunch_checkpoint::{CheckpointId, Event, Kind};
-use std::sync::atomic::Ordering::SeqCst;
 
 /// Requests that are not answered yet.
 #[derive(Default)]
@@ -62,7 +61,7 @@ impl Asking {
 impl Driver {
     pub(super) fn requested(&mut self, asked: Asked) {
         let Asked { request, teller } = asked;
-        let draining = self.state.drain_due || self.shared.draining.load(SeqCst);
+        let draining = self.state.drain_due || self.state.draining;
         match &request {
             Request::Stop | Request::Drain if self.state.ending => {
                 tracing::info!("the job is already ending");

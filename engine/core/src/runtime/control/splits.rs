@@ -3,6 +3,7 @@
 use super::acknowledging::{self, AnyAcknowledger};
 use crate::context::SourceContext;
 use crate::error::{Error, Result};
+use crate::runtime::process::link::Dealt;
 use crate::runtime::steps::as_json::to_json;
 use crate::source::{Revisit, Source};
 use serde_json::Value;
@@ -10,7 +11,6 @@ use staunch_checkpoint::SplitPart;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,32 +122,28 @@ impl Enumerator {
     }
 }
 
-/// Hands splits to the instances of one source.
+/// Says which instance of one source reads which split, counted over all processes.
 #[derive(Debug)]
 pub(crate) struct SplitHub {
     queues: Mutex<Queues>,
-    /// Changes with every hand-out, so that instances look only then.
-    version: AtomicU64,
-    /// Highest event time that the restored checkpoint knows of the source.
-    pub(crate) restored_max_ms: Option<i64>,
 }
 
-/// A split on its way to an instance.
+/// What the restored checkpoint knows of a split.
 #[derive(Debug)]
-pub(crate) struct Dealt {
-    pub(crate) part: SplitPart,
-    /// The restored checkpoint says just this of it.
-    pub(crate) is_known: bool,
+struct Restored {
+    part: SplitPart,
+    /// It says just this of it.
+    is_known: bool,
 }
 
 #[derive(Debug)]
 struct Queues {
     /// What the restored checkpoint knows and is not dealt out yet, in the order of identities.
-    restored: BTreeMap<String, Dealt>,
+    restored: BTreeMap<String, Restored>,
     /// Every split that was dealt or has ended, and is not forgotten.
     known: HashMap<String, Known>,
-    of_instance: Vec<Vec<Dealt>>,
-    next: usize,
+    instances: u32,
+    next: u32,
 }
 
 /// What is known of a split.
@@ -155,7 +151,7 @@ struct Queues {
 struct Known {
     /// Its description, as text: there may be very many of them.
     description: Box<str>,
-    instance: usize,
+    instance: u32,
     state: State,
 }
 
@@ -169,25 +165,20 @@ enum State {
 }
 
 /// What a listing brought.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Listed {
-    /// Splits that are new.
-    pub(crate) new: usize,
+    /// Splits that are new, and whose they are.
+    pub(crate) dealt: Vec<Dealt>,
     /// Ended ones that are not there any more.
     pub(crate) forgotten: Vec<String>,
 }
 
 impl SplitHub {
     /// Takes what the checkpoint knows; [`SplitHub::deal_restored`] deals it out.
-    pub(crate) fn new(workers: usize, restored: Vec<SplitPart>, restored_max_ms: Option<i64>) -> Arc<Self> {
-        let dealt = |part: SplitPart| (part.id.clone(), Dealt { part, is_known: true });
-        let queues = Queues {
-            restored: restored.into_iter().map(dealt).collect(),
-            known: HashMap::new(),
-            of_instance: (0..workers).map(|_| Vec::new()).collect(),
-            next: 0,
-        };
-        Arc::new(Self { queues: Mutex::new(queues), version: AtomicU64::new(0), restored_max_ms })
+    pub(crate) fn new(instances: u32, restored: Vec<SplitPart>) -> Self {
+        let restored = restored.into_iter().map(|part| (part.id.clone(), Restored { part, is_known: true }));
+        let queues = Queues { restored: restored.collect(), known: HashMap::new(), instances, next: 0 };
+        Self { queues: Mutex::new(queues) }
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
@@ -198,7 +189,7 @@ impl SplitHub {
     pub(crate) fn finished_of(&self, found: &Found) -> Vec<(String, Value, Value)> {
         let queues = self.queues();
         let with_position = |(id, split): &(String, Value)| {
-            let part = queues.restored.get(id).map(|dealt| &dealt.part).filter(|part| part.finished)?;
+            let part = queues.restored.get(id).map(|restored| &restored.part).filter(|part| part.finished)?;
             Some((id.clone(), split.clone(), part.position.clone()?))
         };
         found.iter().filter_map(with_position).collect()
@@ -208,29 +199,30 @@ impl SplitHub {
     pub(crate) fn revise(&self, said: Vec<(String, Value, Revisit)>) {
         let mut queues = self.queues();
         for (id, split, said) in said {
-            let Some(dealt) = queues.restored.get_mut(&id) else { continue };
-            dealt.part.split = split;
+            let Some(Restored { part, is_known }) = queues.restored.get_mut(&id) else { continue };
+            part.split = split;
             if said != Revisit::Finished {
-                (dealt.part.finished, dealt.is_known) = (false, false);
+                (part.finished, *is_known) = (false, false);
             }
             if said == Revisit::New {
-                (dealt.part.position, dealt.part.max_event_time_ms) = (None, None);
+                (part.position, part.max_event_time_ms) = (None, None);
             }
         }
     }
 
     /// Deals out what the checkpoint knows. What has ended is nobody's, and only not to be read again.
-    pub(crate) fn deal_restored(&self) {
+    pub(crate) fn deal_restored(&self) -> Vec<Dealt> {
         let mut queues = self.queues();
-        for (id, dealt) in std::mem::take(&mut queues.restored) {
-            if dealt.part.finished {
-                let description = dealt.part.split.to_string().into();
+        let mut dealt = Vec::new();
+        for (id, Restored { part, is_known }) in std::mem::take(&mut queues.restored) {
+            if part.finished {
+                let description = part.split.to_string().into();
                 queues.known.insert(id, Known { description, instance: 0, state: State::Decided });
             } else {
-                queues.deal(dealt, None);
+                dealt.push(queues.deal(part, is_known, None));
             }
         }
-        self.version.fetch_add(1, SeqCst);
+        dealt
     }
 
     /// Deals out the splits that are new, and those that are others of their names than the ones that were read to
@@ -249,7 +241,7 @@ impl SplitHub {
                 !goes
             });
         }
-        let mut new = 0;
+        let mut dealt = Vec::new();
         for (id, split) in found {
             // Whoever read the old one may still have to report its end: the new one is to come to the same.
             let instance = match queues.known.get(&id) {
@@ -260,13 +252,9 @@ impl SplitHub {
                 _ => None,
             };
             let part = SplitPart { id, split, position: None, finished: false, max_event_time_ms: None };
-            queues.deal(Dealt { part, is_known: false }, instance);
-            new += 1;
+            dealt.push(queues.deal(part, false, instance));
         }
-        if new > 0 {
-            self.version.fetch_add(1, SeqCst);
-        }
-        Listed { new, forgotten }
+        Listed { dealt, forgotten }
     }
 
     /// A split was read to its end.
@@ -289,26 +277,18 @@ impl SplitHub {
             }
         }
     }
-
-    pub(crate) fn version(&self) -> u64 {
-        self.version.load(SeqCst)
-    }
-
-    pub(crate) fn take(&self, instance: usize) -> Vec<Dealt> {
-        std::mem::take(&mut self.queues().of_instance[instance])
-    }
 }
 
 impl Queues {
-    fn deal(&mut self, dealt: Dealt, instance: Option<usize>) {
+    fn deal(&mut self, part: SplitPart, is_known: bool, instance: Option<u32>) -> Dealt {
         let instance = instance.unwrap_or_else(|| {
             let next = self.next;
-            self.next = (next + 1) % self.of_instance.len();
+            self.next = (next + 1) % self.instances;
             next
         });
-        let description = dealt.part.split.to_string().into();
-        self.known.insert(dealt.part.id.clone(), Known { description, instance, state: State::Open });
-        self.of_instance[instance].push(dealt);
+        let description = part.split.to_string().into();
+        self.known.insert(part.id.clone(), Known { description, instance, state: State::Open });
+        Dealt { instance, part, is_known }
     }
 }
 

@@ -12,13 +12,13 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::runtime::control::coordinator::Driver;
+use crate::runtime::control::processes::Processes;
 use crate::runtime::process::io::Io;
-use crate::runtime::process::shared::{Message, Shared, panic_text};
+use crate::runtime::process::shared::{Shared, panic_text};
 use crate::summary::Summary;
 use staunch_state::Directory;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -145,10 +145,10 @@ fn live<B>(build: B, ready: Ready, stage: &Stage) -> Result<()>
 where
     B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
 {
-    let shared = Arc::clone(&ready.shared);
+    let processes = Arc::clone(&ready.processes);
     let clock = std::thread::Builder::new().name("staunch-clock".into()).spawn({
-        let shared = Arc::clone(&shared);
-        move || shared.clock.run(shared.config.step)
+        let (processes, step) = (Arc::clone(&processes), ready.shared.config.step);
+        move || processes.run_clock(step)
     });
     let clock = clock.map_err(|e| Error::external("cannot start a thread").caused_by(e))?;
     let pace = |worker: &mut Worker, turns: &mut Turns, shared: &Shared| {
@@ -160,13 +160,13 @@ where
     let workers = start_workers(build, &ready, |_| {}, pace);
     let (driver, end) = ready.into_end();
     let ended_well = match workers {
-        Ok(workers) => work(&shared, driver, workers, stage),
+        Ok(workers) => work(&processes, driver, workers, stage),
         Err(error) => {
+            processes.stop(Some(&error));
             stage.over(Err(error));
             false
         }
     };
-    shared.stop();
     stage.leaving("the clock");
     let _ = clock.join();
     stage.leaving("cleaning up");
@@ -185,9 +185,8 @@ pub(crate) fn start_workers<B>(
 where
     B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
 {
-    let (shared, sender, began) = (Arc::clone(&ready.shared), ready.sender.clone(), ready.began);
+    let shared = Arc::clone(&ready.shared);
     let workers = shared.config.workers;
-    let up = Arc::new(AtomicUsize::new(0));
     let body = move |worker: &mut Worker| {
         first(worker.index());
         if shared.is_stopping() {
@@ -195,11 +194,8 @@ where
         }
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let mut turns = start_worker(&build, worker, &shared);
-            if turns.is_built() && up.fetch_add(1, SeqCst) + 1 == workers {
-                shared.metrics.restore_seconds.set(began.elapsed().as_secs_f64());
-                tracing::info!(workers, took = ?began.elapsed(), "running");
-                shared.all_up.store(true, SeqCst);
-                let _ = sender.send(Message::Started);
+            if turns.is_built() {
+                shared.worker_is_up();
             }
             pace(worker, &mut turns, &shared);
             for dataflow in worker.installed_dataflows() {
@@ -222,13 +218,14 @@ where
 }
 
 /// Runs the coordinator beside the workers until the end; whether that was a good one.
-fn work(shared: &Shared, mut driver: Driver, workers: WorkerGuards<()>, stage: &Stage) -> bool {
+fn work(processes: &Processes, mut driver: Driver, workers: WorkerGuards<()>, stage: &Stage) -> bool {
     // The workers leave only when they are told to, also after a bug in the coordinator.
     let outcome = catch_unwind(AssertUnwindSafe(|| driver.run())).unwrap_or_else(|panic| {
-        Err(Error::internal(format!("the coordinator panicked: {}", panic_text(&*panic))))
+        let error = Error::internal(format!("the coordinator panicked: {}", panic_text(&*panic)));
+        processes.stop(Some(&error));
+        Err(error)
     });
     let mut ended_well = outcome.is_ok();
-    shared.stop();
     stage.over(outcome);
     stage.leaving("the workers");
     for joined in workers.join() {
@@ -239,7 +236,7 @@ fn work(shared: &Shared, mut driver: Driver, workers: WorkerGuards<()>, stage: &
     stage.leaving("the checkpoint log");
     driver.settle(ended_well);
     // A worker may have failed while the coordinator was already ending well: an error wins.
-    if let Some(error) = shared.take_failure() {
+    if let Some(error) = processes.take_failure() {
         ended_well = false;
         stage.failed_too(error);
     }

@@ -15,21 +15,22 @@ use crate::runtime::control::acknowledging::{AcknowledgeTask, Due};
 use crate::runtime::control::committing::CommitTask;
 use crate::runtime::control::coordinator::Driver;
 use crate::runtime::control::log::Log;
-use crate::runtime::control::splits::{Enumerator, Found, SplitHub};
+use crate::runtime::control::message::Message;
+use crate::runtime::control::processes::{Own, OwnPeer, Processes};
+use crate::runtime::control::splits::{Enumerator, SplitHub};
 use crate::runtime::process::io::Io;
-use crate::runtime::process::shared::{Message, Shared, SharedParts, caught};
+use crate::runtime::process::shared::{Shared, SharedParts, caught};
 use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
 use staunch_checkpoint::coordinator::{Coordinator, Setup};
 use staunch_checkpoint::retention::surplus_fences;
-use staunch_checkpoint::{Book, Committable, Event, Generation, Parts, Recovery, Segment};
+use staunch_checkpoint::{Book, Committable, Generation, Parts, Recovery, Segment};
 use staunch_state::storage::Storage;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::DirEntry;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Longer than any process lives: a hundred years.
@@ -50,8 +51,7 @@ pub(crate) struct Ground {
 pub(crate) struct Ready {
     pub(crate) shared: Arc<Shared>,
     pub(crate) driver: Driver,
-    pub(crate) sender: Sender<Message>,
-    pub(crate) began: Instant,
+    pub(crate) processes: Arc<Processes>,
     log: Log,
     spill_dir: PathBuf,
 }
@@ -119,17 +119,19 @@ pub(crate) fn begin(
     let segments = read_segments(&recovery, &*ground.storage)?;
     let book = recovery.restore.as_ref().map(|(_, manifest)| Book::restore(manifest, segments.clone()));
     let book = book.unwrap_or_default();
-    let shared = share(ground, plan, &registry, &recovery, config, metrics, sender.clone(), &book);
-    let committers = open_committers(&shared, &registry, &stage)?;
+    let (shared, processes) = share(ground, plan, &registry, &recovery, config, metrics, sender, &book);
+    let committers = open_committers(&shared, &processes, &registry, &stage)?;
     let finished = recovery.already_finished;
-    let acknowledgers = open_acknowledgers(&shared, &registry, &stage)?;
+    let acknowledgers = open_acknowledgers(&shared, &processes, &registry, &stage)?;
     let mut setup = setup(&shared, &registry, recovery, segments);
     setup.parts.acknowledging = acknowledgers.keys().cloned().collect();
     let protocol = Coordinator::new(setup);
     let open_inputs = registry.sources.len() * shared.config.workers;
+    let links = (Arc::clone(&processes), messages);
     let mut driver =
-        Driver::new(Arc::clone(&shared), protocol, log.clone(), messages, controls, committers, open_inputs);
+        Driver::new(Arc::clone(&shared), protocol, log.clone(), links, controls, committers, open_inputs);
     driver.acknowledgers = acknowledgers;
+    driver.began = began;
     stage.enter_limited("publishing what the checkpoint lists")?;
     let finished = driver.recommit()?.is_some() || finished;
     crash::pass("recovery.recommitted");
@@ -141,12 +143,12 @@ pub(crate) fn begin(
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(None);
     }
-    find_splits(&shared, registry, &stage)?;
+    find_splits(&shared, &processes, registry, &stage)?;
     stage.enter("making the working directory")?;
     let spill_dir = shared.spill_dir.clone();
     let what = || format!("cannot make the working directory {}", spill_dir.display());
     std::fs::create_dir_all(&spill_dir).map_err(|e| Error::external(what()).caused_by(e))?;
-    Ok(Some(Ready { shared, driver, sender, began, log, spill_dir }))
+    Ok(Some(Ready { shared, driver, processes, log, spill_dir }))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -159,17 +161,17 @@ fn share(
     metrics: &Metrics,
     coordinator: Sender<Message>,
     book: &Book,
-) -> Arc<Shared> {
+) -> (Arc<Shared>, Arc<Processes>) {
     let restored = recovery.restore.as_ref().map(|(_, manifest)| manifest.clone());
-    let splits = registry
-        .sources
-        .iter()
-        .map(|source| {
-            let (known, highest) = (book.splits(&source.name), book.max_event_time_ms(&source.name));
-            (source.name.clone(), SplitHub::new(config.workers, known, highest))
-        })
-        .collect();
-    Arc::new(Shared::new(SharedParts {
+    let names = || registry.sources.iter().map(|source| source.name.clone());
+    let hub = |source: String| {
+        let hub = SplitHub::new(config.workers as u32, book.splits(&source));
+        (source, hub)
+    };
+    let hubs = names().map(hub).collect();
+    let highest = |source: String| book.max_event_time_ms(&source).map(|highest| (source, highest));
+    let processes = Processes::new(config.workers, recovery.next_checkpoint, hubs, coordinator);
+    let shared = Arc::new(Shared::new(SharedParts {
         lineage: recovery.lineage.clone(),
         generation: recovery.generation,
         first_epoch: recovery.next_checkpoint,
@@ -177,14 +179,17 @@ fn share(
         storage: ground.storage,
         io: ground.io,
         values: ground.values,
-        coordinator,
+        link: Box::new(Own(Arc::clone(&processes))),
         metrics: metrics.clone(),
         spill_dir: own_work(&config, recovery.generation),
         stateful_steps: registry.states.len(),
-        splits,
+        sources: names().collect(),
+        highest_ms: names().filter_map(highest).collect(),
         plan,
         config,
-    }))
+    }));
+    processes.connect(vec![Box::new(OwnPeer(Arc::downgrade(&shared)))]);
+    (shared, processes)
 }
 
 /// Deletes fences that nothing needs. A start does that itself: one that never decides anything, as of a job that
@@ -344,7 +349,12 @@ fn remove_older_work(config: &RunConfig, generation: Generation) {
 type Committers = HashMap<String, tokio::sync::mpsc::UnboundedSender<Vec<Committable>>>;
 
 /// Opens every committer: fences older generations, removes what is ours and not listed.
-fn open_committers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) -> Result<Committers> {
+fn open_committers(
+    shared: &Arc<Shared>,
+    processes: &Arc<Processes>,
+    registry: &Registry,
+    stage: &Stage,
+) -> Result<Committers> {
     let mut committers = HashMap::new();
     for factory in &registry.sinks {
         let part = shared.restored.as_ref().and_then(|m| m.sinks.get(&factory.name));
@@ -365,7 +375,12 @@ fn open_committers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) -> 
             |error| Error::external("the target does not answer").caused_by(error).in_step(&factory.name);
         crash::point("recovery.sink_fenced").map_err(unanswered)?;
         let (sender, due) = tokio::sync::mpsc::unbounded_channel();
-        let task = CommitTask { sink: factory.name.clone(), committer, shared: Arc::clone(shared) };
+        let task = CommitTask {
+            sink: factory.name.clone(),
+            committer,
+            shared: Arc::clone(shared),
+            processes: Arc::clone(processes),
+        };
         shared.spawn(&factory.name, "the committer", task.run(due));
         committers.insert(factory.name.clone(), sender);
     }
@@ -395,7 +410,12 @@ fn read_segments(recovery: &Recovery, storage: &dyn Storage) -> Result<BTreeMap<
 type Acknowledgers = HashMap<String, tokio::sync::mpsc::UnboundedSender<Due>>;
 
 /// Opens the acknowledgers of the sources that have one.
-fn open_acknowledgers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) -> Result<Acknowledgers> {
+fn open_acknowledgers(
+    shared: &Arc<Shared>,
+    processes: &Arc<Processes>,
+    registry: &Registry,
+    stage: &Stage,
+) -> Result<Acknowledgers> {
     let mut acknowledgers = HashMap::new();
     for source in &registry.sources {
         stage.enter(format!("source `{}`: opening its acknowledger", source.name))?;
@@ -411,7 +431,12 @@ fn open_acknowledgers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) 
         };
         let Some(acknowledger) = caught(&source.name, || shared.io.block_on(opened))? else { continue };
         let (sender, due) = tokio::sync::mpsc::unbounded_channel();
-        let task = AcknowledgeTask { source: source.name.clone(), acknowledger, shared: Arc::clone(shared) };
+        let task = AcknowledgeTask {
+            source: source.name.clone(),
+            acknowledger,
+            shared: Arc::clone(shared),
+            processes: Arc::clone(processes),
+        };
         shared.spawn(&source.name, "the acknowledger", task.run(due));
         acknowledgers.insert(source.name.clone(), sender);
     }
@@ -419,57 +444,48 @@ fn open_acknowledgers(shared: &Arc<Shared>, registry: &Registry, stage: &Stage) 
 }
 
 /// Lists the splits of every source, and goes on looking where that is wanted.
-fn find_splits(shared: &Arc<Shared>, registry: Registry, stage: &Stage) -> Result<()> {
+fn find_splits(
+    shared: &Arc<Shared>,
+    processes: &Arc<Processes>,
+    registry: Registry,
+    stage: &Stage,
+) -> Result<()> {
     for source in registry.sources {
         stage.enter(format!("source `{}`: listing its splits", source.name))?;
         let found =
             caught(&source.name, || shared.io.block_on(source.list(shared.source_context(&source.name, 0))))?;
-        let hub = &shared.splits[&source.name];
+        let hub = processes.hub(&source.name)?;
         let finished = hub.finished_of(&found);
         if !finished.is_empty() {
             let context = shared.source_context(&source.name, 0);
             let said = caught(&source.name, || shared.io.block_on(source.revisit(finished, context)))?;
             hub.revise(said);
         }
-        hub.deal_restored();
-        take_listing(shared, &source, found);
+        processes.deal_restored(&source.name)?;
+        processes.listed(&source.name, found, source.forgets)?;
         if let Some(every) = source.every {
             let step = source.name.clone();
-            shared.spawn(step, "looking for new splits", discover(source, every, Arc::clone(shared)));
+            let task = discover(source, every, Arc::clone(shared), Arc::clone(processes));
+            shared.spawn(step, "looking for new splits", task);
         }
     }
     Ok(())
 }
 
-/// Deals new splits out and forgets those that are gone; says how many are new.
-fn take_listing(shared: &Shared, source: &Enumerator, found: Found) -> usize {
-    let listed = shared.splits[&source.name].listed(found, source.forgets);
-    if !listed.forgotten.is_empty() {
-        tracing::debug!(source = source.name, splits = listed.forgotten.len(), "ended splits are forgotten");
-        shared.tell(Event::Forget { source: source.name.clone(), splits: listed.forgotten });
-        // So that a checkpoint comes that does not know them any more.
-        shared.clock.note_activity();
-    }
-    listed.new
-}
-
 /// Looks for new splits until the job ends. What looking again cannot change ends it.
-async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>) {
-    let is_ending = || shared.is_stopping() || shared.quiet.load(SeqCst) || shared.draining.load(SeqCst);
+async fn discover(source: Enumerator, every: Duration, shared: Arc<Shared>, processes: Arc<Processes>) {
+    let is_ending = || shared.is_stopping() || shared.is_quiet() || shared.is_draining();
     loop {
         tokio::time::sleep(every).await;
         let listed = source.list(shared.source_context(&source.name, 0)).await;
         if is_ending() {
             return;
         }
-        match listed {
-            Ok(found) => {
-                let new = take_listing(&shared, &source, found);
-                if new > 0 {
-                    tracing::info!(source = source.name, new, "new splits");
-                    shared.clock.note_activity();
-                    shared.clock.wake_workers();
-                }
+        match listed.and_then(|found| processes.listed(&source.name, found, source.forgets)) {
+            Ok(0) => {}
+            Ok(new) => {
+                tracing::info!(source = source.name, new, "new splits");
+                processes.note_activity();
             }
             Err(error) if error.kind() == Kind::Job => return shared.fail(error),
             Err(error) => tracing::warn!(%error, "splits could not be listed; trying again"),

@@ -8,13 +8,12 @@ use crate::runtime::control::splits::Enumerator;
 use crate::runtime::process::shared::Shared;
 use crate::runtime::process::tick::{Tick, tick};
 use crate::step::{DeclaredTable, Properties};
-use staunch_checkpoint::StatePart;
+use staunch_checkpoint::{CheckpointId, StatePart};
 use staunch_state::{Assignment, Groups};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::probe::Handle;
 use timely::scheduling::Activator;
@@ -162,12 +161,12 @@ pub(crate) struct Turns {
     context: Rc<WorkerContext>,
     is_built: bool,
     seen: Tick,
-    decided: u32,
+    decided: CheckpointId,
 }
 
 impl Turns {
     fn new(context: Rc<WorkerContext>, is_built: bool) -> Self {
-        Self { context, is_built, seen: tick(0, 0), decided: 0 }
+        Self { context, is_built, seen: tick(0, 0), decided: CheckpointId(0) }
     }
 
     pub(crate) fn is_built(&self) -> bool {
@@ -177,7 +176,7 @@ impl Turns {
     /// Wakes the sources if the clock has moved or a checkpoint was decided.
     pub(crate) fn begin(&mut self) {
         let shared = &self.context.shared;
-        let (now, newest) = (shared.clock.now(), shared.decided.load(SeqCst));
+        let (now, newest) = (shared.clock.now(), shared.decided());
         if now != self.seen || newest != self.decided {
             (self.seen, self.decided) = (now, newest);
             self.wake_sources();

@@ -2,7 +2,9 @@
 //! of one becomes the end of all.
 
 pub(super) mod clock;
+pub(super) mod inbox;
 pub(super) mod io;
+pub(super) mod link;
 pub(super) mod shared;
 pub(super) mod tick;
 pub(super) mod wall_clock;

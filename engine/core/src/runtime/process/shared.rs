@@ -1,16 +1,16 @@
 //! What all threads of one generation share.
 
 use super::clock::Clock;
+use super::inbox::Inbox;
 use super::io::Io;
+use super::link::{Failure, FromProcess, Link, ToProcess};
 use crate::config::RunConfig;
 use crate::context::{SharedValues, SourceContext};
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::runtime::control::splits::SplitHub;
-use crossbeam_channel::Sender;
-use staunch_checkpoint::{CheckpointId, Event, Generation, Manifest, Part, Published, Slot};
+use staunch_checkpoint::{CheckpointId, Generation, Manifest, Part, Report};
 use staunch_state::storage::Storage;
 use staunch_state::{Assignment, Groups, ManualWriter, Persister, ShardIdentity, SpillShared, StateError};
 use std::any::Any;
@@ -18,34 +18,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-/// To the coordinator's thread.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// For the protocol.
-    Protocol(Event),
-    /// All input of a source instance has been read and emitted.
-    Ended,
-    /// All workers are up.
-    Started,
-    /// A worker or a task failed; the reason is in [`Shared`].
-    Failed,
-    /// State of a step exceeds its memory, and has changed too much since the last checkpoint to move to disk.
-    MemoryFull(String),
-    /// What came of putting a record into the log.
-    Published {
-        /// The checkpoint.
-        checkpoint: CheckpointId,
-        /// The slot.
-        slot: Slot,
-        /// What came of it.
-        outcome: Published,
-    },
-    /// A commit was done; what it took, for metrics.
-    CommitTook(f64),
-}
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub(crate) struct Shared {
     pub(crate) config: RunConfig,
@@ -59,8 +33,9 @@ pub(crate) struct Shared {
     /// What connectors share.
     pub(crate) values: SharedValues,
     pub(crate) io: Io,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) coordinator: Sender<Message>,
+    pub(crate) clock: Clock,
+    /// To the coordinator, in whatever process it is.
+    link: Box<dyn Link>,
     pub(crate) metrics: Metrics,
     pub(crate) groups: Groups,
     pub(crate) assignment: Arc<Assignment>,
@@ -68,25 +43,31 @@ pub(crate) struct Shared {
     pub(crate) spill_dir: PathBuf,
     /// Memory for one table.
     pub(crate) table_bytes: usize,
-    /// Splits, by source.
-    pub(crate) splits: HashMap<String, Arc<SplitHub>>,
-    /// Newest decided checkpoint; sources look at it.
-    pub(crate) decided: AtomicU32,
+    /// Splits for the instances of this process, by source.
+    inboxes: HashMap<String, Inbox>,
+    /// Highest event time that the restored checkpoint knows of a source.
+    pub(crate) highest_ms: HashMap<String, i64>,
     /// Records read by all sources since the start of this process.
     pub(crate) records_read: AtomicU64,
-    /// Every worker has its graph and its state. Before that no source reads: a damaged file on one worker is
-    /// to end the start before any worker has processed a record.
-    pub(crate) all_up: AtomicBool,
-    /// Sources read nothing more: the last checkpoint is being taken.
-    pub(crate) quiet: AtomicBool,
-    /// Sources behave as if their input had ended.
-    pub(crate) draining: AtomicBool,
+    /// Workers of this process that are up.
+    up: AtomicUsize,
+    told: Told,
     /// In a simulation: the work of the persisters, for whoever moves the process.
     pub(crate) writers: Mutex<Vec<ManualWriter>>,
     /// By worker. The steps of a worker own its persister, and the last one that leaves waits for it.
     persisters: Mutex<HashMap<u32, Weak<Persister>>>,
-    /// Workers leave.
+}
+
+/// What the coordinator has told.
+#[derive(Default)]
+struct Told {
+    decided: AtomicU32,
+    begin: AtomicBool,
+    quiet: AtomicBool,
+    drain: AtomicBool,
+    /// Workers leave; said here as well once one of them failed, or the link is closed.
     stop: AtomicBool,
+    /// Why, if it is not a good end.
     failure: Mutex<Option<Error>>,
 }
 
@@ -99,12 +80,14 @@ pub(crate) struct SharedParts {
     pub(crate) restored: Option<Manifest>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) io: Io,
-    pub(crate) coordinator: Sender<Message>,
+    pub(crate) link: Box<dyn Link>,
     pub(crate) metrics: Metrics,
     pub(crate) values: SharedValues,
     pub(crate) spill_dir: PathBuf,
     pub(crate) stateful_steps: usize,
-    pub(crate) splits: HashMap<String, Arc<SplitHub>>,
+    /// Names of the sources.
+    pub(crate) sources: Vec<String>,
+    pub(crate) highest_ms: HashMap<String, i64>,
 }
 
 impl Shared {
@@ -126,48 +109,39 @@ impl Shared {
             storage: parts.storage,
             values: parts.values,
             io: parts.io,
-            coordinator: parts.coordinator,
+            link: parts.link,
             metrics: parts.metrics,
             spill_dir: parts.spill_dir,
-            splits: parts.splits,
-            decided: AtomicU32::new(0),
+            inboxes: parts.sources.into_iter().map(|source| (source, Inbox::default())).collect(),
+            highest_ms: parts.highest_ms,
             records_read: AtomicU64::new(0),
-            all_up: AtomicBool::new(false),
-            quiet: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
+            up: AtomicUsize::new(0),
+            told: Told::default(),
             writers: Mutex::default(),
             persisters: Mutex::default(),
-            stop: AtomicBool::new(false),
-            failure: Mutex::new(None),
         }
     }
 
-    /// Ends the generation with an error. The first one counts; the later ones are its echoes, and are
-    /// logged.
-    pub(crate) fn fail(&self, error: Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() {
-            *failure = Some(error);
-        } else {
-            tracing::debug!(%error, "a further error while the job was already failing");
+    fn tell(&self, message: FromProcess) {
+        if !self.link.tell(message) {
+            self.link_closed();
         }
-        drop(failure);
-        let _ = self.coordinator.send(Message::Failed);
+    }
+
+    /// Ends the generation with an error, in all processes.
+    pub(crate) fn fail(&self, error: Error) {
+        self.tell(FromProcess::Failed(Failure::from(&error)));
         self.stop();
     }
 
-    pub(crate) fn take_failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
     /// Tells workers to leave.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, SeqCst);
-        self.clock.stop();
+    fn stop(&self) {
+        self.told.stop.store(true, SeqCst);
+        self.clock.wake_workers();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.load(SeqCst)
+        self.told.stop.load(SeqCst)
     }
 
     /// Runs a task of a step on the I/O threads; a panic in it ends the generation.
@@ -186,21 +160,126 @@ impl Shared {
             }
         });
     }
+}
 
-    /// To the coordinator. It outlives the workers; after a failure nobody listens, and that is fine.
-    pub(crate) fn tell(&self, event: Event) {
-        let send = |event| drop(self.coordinator.send(Message::Protocol(event)));
-        match &event {
-            Event::Ack { part, .. } => {
-                let (name, instance) = match part {
-                    Part::Source { instance, .. } => ("ack.source", *instance),
-                    Part::State { instance, .. } => ("ack.state", *instance),
-                    Part::Sink { instance, .. } => ("ack.sink", *instance),
-                };
-                crash::message(name, instance, event, send);
-            }
-            _ => send(event),
+/// What the coordinator is told.
+impl Shared {
+    /// A worker has its graph and its state.
+    pub(crate) fn worker_is_up(&self) {
+        if self.up.fetch_add(1, SeqCst) + 1 == self.config.workers {
+            self.tell(FromProcess::Up);
         }
+    }
+
+    /// Something was emitted at the current tick.
+    pub(crate) fn note_activity(&self) {
+        if self.clock.is_news() {
+            self.tell(FromProcess::Active);
+        }
+    }
+
+    /// A part has everything durable that it holds of a checkpoint.
+    pub(crate) fn acknowledge(&self, part: Part, checkpoint: CheckpointId, report: Report) {
+        let (name, instance) = match &part {
+            Part::Source { instance, .. } => ("ack.source", *instance),
+            Part::State { instance, .. } => ("ack.state", *instance),
+            Part::Sink { instance, .. } => ("ack.sink", *instance),
+        };
+        let ack = FromProcess::Ack { part, checkpoint, report };
+        crash::message(name, instance, ack, |ack| self.tell(ack));
+    }
+
+    /// A part could not complete a checkpoint.
+    pub(crate) fn missed(&self, part: Part, checkpoint: CheckpointId, reason: String) {
+        self.tell(FromProcess::Missed { part, checkpoint, reason });
+    }
+
+    /// A split was read to its end.
+    pub(crate) fn split_finished(&self, source: &str, split: String) {
+        self.tell(FromProcess::Finished { source: source.to_owned(), split });
+    }
+
+    /// All input of a source instance has been read and emitted.
+    pub(crate) fn input_ended(&self) {
+        self.tell(FromProcess::Ended);
+    }
+
+    /// State exceeds its memory, and only a checkpoint lets it move to disk.
+    pub(crate) fn memory_is_full(&self, state: &str) {
+        self.tell(FromProcess::MemoryFull(state.to_owned()));
+    }
+}
+
+/// What the coordinator says.
+impl Shared {
+    /// A message has come; whoever receives calls this, one message after the other.
+    pub(crate) fn take(&self, message: ToProcess) {
+        match message {
+            ToProcess::Tick(now) => return self.clock.follow(now),
+            ToProcess::Splits { source, splits } => match self.inboxes.get(&source) {
+                Some(inbox) => inbox.add(splits),
+                None => {
+                    let unknown = "splits were dealt of a source that this process does not have";
+                    self.fail(Error::internal(unknown).in_step(source));
+                }
+            },
+            ToProcess::Begin => self.told.begin.store(true, SeqCst),
+            ToProcess::Decided(checkpoint) => {
+                self.told.decided.fetch_max(checkpoint.0, SeqCst);
+            }
+            ToProcess::Quiet => self.told.quiet.store(true, SeqCst),
+            ToProcess::Drain => self.told.drain.store(true, SeqCst),
+            ToProcess::Stop(failure) => {
+                if let Some(failure) = failure {
+                    self.failure().get_or_insert(failure.into());
+                }
+                return self.stop();
+            }
+        }
+        self.clock.wake_workers();
+    }
+
+    /// The link is closed. Unless it was said before that the job is over, this process has lost it.
+    pub(crate) fn link_closed(&self) {
+        if self.is_stopping() {
+            return;
+        }
+        let error = Error::external(
+            "the coordinator of the job is gone: the link to it closed before the job was over. The log of its process says \
+             why; a restart of all processes continues from the newest checkpoint",
+        );
+        self.failure().get_or_insert(error);
+        self.stop();
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Error>> {
+        self.told.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Splits for the instances of a source.
+    pub(crate) fn inbox(&self, source: &str) -> &Inbox {
+        &self.inboxes[source]
+    }
+
+    /// Newest decided checkpoint.
+    pub(crate) fn decided(&self) -> CheckpointId {
+        CheckpointId(self.told.decided.load(SeqCst))
+    }
+
+    /// Every worker of every process has its graph and its state. Before that no source reads: a damaged file on one
+    /// worker is to end the start before any worker has processed a record.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.told.begin.load(SeqCst)
+    }
+
+    /// Sources read nothing more: the last checkpoint is being taken.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.told.quiet.load(SeqCst)
+    }
+
+    /// Sources behave as if their input had ended.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.told.drain.load(SeqCst)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::runtime::control::coordinator::Driver;
+use crate::runtime::control::processes::Processes;
 use crate::runtime::life::run::start_workers;
 use crate::runtime::life::start::{End, Ground, begin};
 use crate::runtime::life::takeover::Identity;
@@ -25,7 +26,6 @@ use lockstep::Lockstep;
 use staunch_state::{ManualWriter, storage::Storage};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use timely::communication::WorkerGuards;
@@ -87,6 +87,7 @@ pub enum Started {
 /// everything from then on.
 pub struct Process {
     shared: Arc<Shared>,
+    processes: Arc<Processes>,
     driver: Driver,
     end: Option<End>,
     workers: Option<WorkerGuards<()>>,
@@ -163,10 +164,11 @@ impl Process {
             }
         };
         let workers = start_workers(build, &ready, first, pace)?;
-        let shared = Arc::clone(&ready.shared);
+        let (shared, processes) = (Arc::clone(&ready.shared), Arc::clone(&ready.processes));
         let (driver, end) = ready.into_end();
         let mut process = Self {
             shared,
+            processes,
             driver,
             end: Some(end),
             workers: Some(workers),
@@ -197,7 +199,7 @@ impl Process {
     /// The newest checkpoint that is decided, and all its output committed; 0 before the first.
     pub fn settled_checkpoint(&self) -> u32 {
         let settled = self.driver.protocol.committables_pending() == 0;
-        if settled { self.shared.decided.load(SeqCst) } else { 0 }
+        if settled { self.shared.decided().0 } else { 0 }
     }
 
     /// The checkpoint that it restored; `None` if it started from nothing.
@@ -225,7 +227,7 @@ impl Process {
     fn move_part(&mut self, actor: Actor) -> Option<Result<Outcome>> {
         match actor {
             Actor::Worker(worker) => self.lockstep.give(worker),
-            Actor::Clock => self.shared.clock.advance(),
+            Actor::Clock => self.processes.advance(),
             Actor::Io => self.runtime.block_on(tokio::task::yield_now()),
             Actor::Persister(number) => {
                 if let Some(writer) = self.writers.get_mut(number) {
@@ -261,7 +263,7 @@ impl Process {
         if let Some(end) = self.end.take() {
             end.clean_up(outcome.is_ok());
         }
-        match self.shared.take_failure() {
+        match self.processes.take_failure() {
             Some(error) if outcome.is_ok() => Err(error),
             _ => outcome,
         }
@@ -269,7 +271,7 @@ impl Process {
 
     /// The workers leave.
     fn leave(&mut self) {
-        self.shared.stop();
+        self.processes.stop(None);
         self.lockstep.dismiss();
         for joined in self.workers.take().into_iter().flat_map(WorkerGuards::join) {
             if let Err(panic) = joined {

@@ -15,7 +15,7 @@ use crate::runtime::life::worker::{Site, WorkerContext};
 use crate::runtime::process::shared::Shared;
 use crate::runtime::process::tick::Tick;
 use crate::sink::{Sink, SinkContext, SinkWriter};
-use staunch_checkpoint::{CheckpointId, Committable, Event, Part, Report};
+use staunch_checkpoint::{CheckpointId, Committable, Part, Report};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -212,11 +212,9 @@ impl WriterTask {
             records: prepared.records,
             payload: prepared.payload,
         };
-        self.shared.tell(Event::Ack {
-            part: Part::sink(&self.context.sink, self.context.instance),
-            checkpoint,
-            report: Report::Sink(prepared.into_iter().map(committable).collect()),
-        });
+        let part = Part::sink(&self.context.sink, self.context.instance);
+        let report = Report::Sink(prepared.into_iter().map(committable).collect());
+        self.shared.acknowledge(part, checkpoint, report);
         Ok(())
     }
 }

@@ -14,15 +14,16 @@ use crate::error::{Error, Result};
 use crate::metrics::{Doing, StepMetrics};
 use crate::place::Role;
 use crate::runtime::Flow;
-use crate::runtime::control::splits::{Dealt, Enumerator};
+use crate::runtime::control::splits::Enumerator;
 use crate::runtime::life::worker::{Site, WorkerContext};
-use crate::runtime::process::shared::{Message, caught};
+use crate::runtime::process::link::Dealt;
+use crate::runtime::process::shared::caught;
 use crate::runtime::process::tick::{Tick, epoch, tick};
 use crate::runtime::process::wall_clock;
 use crate::source::{BadInput, DeadLetter, Records, Source};
 use crate::source_ext::Options;
 use crate::time::{EventTimePolicy, Timestamp};
-use staunch_checkpoint::{CheckpointId, Event, Part, Report};
+use staunch_checkpoint::{CheckpointId, Part, Report};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -180,6 +181,7 @@ impl<S: Source> Driver<S> {
         // Not the clock's time: a barrier may have come already, and is to be answered.
         held.downgrade(tick(worker.shared.first_epoch.0, 0));
         let splits = Splits::new(source.open_at_once());
+        let highest = worker.shared.highest_ms.get(&name).copied();
         Self {
             metrics: worker.shared.metrics.step(&name, worker.index),
             policy: options.policy(),
@@ -198,7 +200,7 @@ impl<S: Source> Driver<S> {
             unfinished: VecDeque::new(),
             bytes_this_tick: 0,
             allowance: (0.0, wall_clock::now()),
-            highest: None,
+            highest,
             sent_mark: None,
             ended: false,
         }
@@ -215,9 +217,9 @@ impl<S: Source> Driver<S> {
         self.follow_clock()?;
         self.take_splits()?;
         self.retire_finished_steps();
-        let quiet = self.worker.shared.quiet.load(SeqCst);
-        let draining = self.worker.shared.draining.load(SeqCst);
-        if !self.worker.shared.all_up.load(SeqCst) {
+        let quiet = self.worker.shared.is_quiet();
+        let draining = self.worker.shared.is_draining();
+        if !self.worker.shared.may_begin() {
             self.look_again(LOOK_AGAIN);
         } else if !quiet && !draining && !self.ended {
             let mut more = false;
@@ -253,14 +255,11 @@ impl<S: Source> Driver<S> {
             self.bytes_this_tick = 0;
         }
         for closed in epoch(mine)..epoch(now) {
-            let decided = CheckpointId(self.worker.shared.decided.load(SeqCst));
-            let parts = self.splits.report(CheckpointId(closed), decided)?;
+            let (closed, decided) = (CheckpointId(closed), self.worker.shared.decided());
+            let parts = self.splits.report(closed, decided)?;
             crash::pass("source.positions_captured");
-            self.worker.shared.tell(Event::Ack {
-                part: Part::source(&self.name, self.worker.index as u32),
-                checkpoint: CheckpointId(closed),
-                report: Report::Source(parts),
-            });
+            let part = Part::source(&self.name, self.worker.index as u32);
+            self.worker.shared.acknowledge(part, closed, Report::Source(parts));
         }
         self.held.downgrade(now);
         Ok(())
@@ -268,15 +267,15 @@ impl<S: Source> Driver<S> {
 
     fn take_splits(&mut self) -> Result<()> {
         let shared = &self.worker.shared;
-        let hub = &shared.splits[&self.name];
-        if self.splits_version != Some(hub.version()) {
-            self.splits_version = Some(hub.version());
-            self.highest = self.highest.max(hub.restored_max_ms);
-            for Dealt { part, is_known } in hub.take(self.worker.index) {
+        let inbox = shared.inbox(&self.name);
+        let version = inbox.version();
+        if self.splits_version != Some(version) {
+            self.splits_version = Some(version);
+            for Dealt { part, is_known, .. } in inbox.take(self.worker.index) {
                 self.splits.add(Split::new(part, is_known)?)?;
             }
         }
-        let draining = shared.draining.load(SeqCst);
+        let draining = shared.is_draining();
         if let Some(wait) =
             self.splits.open_more(&self.source, &self.context, shared, &self.waker, draining)?
         {
@@ -314,11 +313,12 @@ impl<S: Source> Driver<S> {
             ended.extend(self.splits.let_go()?);
         }
         if !ended.is_empty() {
-            let hub = &self.worker.shared.splits[&self.name];
-            ended.iter().for_each(|id| hub.finished(id));
+            for split in ended {
+                self.worker.shared.split_finished(&self.name, split);
+            }
             // That it has ended must come into a checkpoint, even if no record comes any more: a file may be deleted
             // after its end. And another split may wait for its place.
-            self.worker.shared.clock.note_activity();
+            self.worker.shared.note_activity();
             self.again.activate();
         }
         Ok(matches!(turn, Turn::More))
@@ -386,7 +386,7 @@ impl<S: Source> Driver<S> {
         self.metrics.bytes_in.inc_by(buffer.bytes as u64);
         self.bytes_this_tick += buffer.bytes.max(count * size_of::<S::Record>()).max(1);
         self.worker.shared.records_read.fetch_add(count as u64, SeqCst);
-        self.worker.shared.clock.note_activity();
+        self.worker.shared.note_activity();
         if !buffer.bad.is_empty() {
             self.handle_bad_input(buffer.bad, letters)?;
         }
@@ -477,14 +477,14 @@ impl<S: Source> Driver<S> {
         };
         let mut batch: Vec<Mark> = (0..self.worker.peers).map(message).collect();
         marks.activate().session_with_builder(time).give_container(&mut batch);
-        self.worker.shared.clock.note_activity();
+        self.worker.shared.note_activity();
     }
 
     fn report_end(&mut self, draining: bool) {
         let over = draining || (self.source.discover_every().is_none() && self.splits.are_finished());
         if over && !self.ended {
             self.ended = true;
-            let _ = self.worker.shared.coordinator.send(Message::Ended);
+            self.worker.shared.input_ended();
         }
         let inflight = self.bytes_this_tick + self.unfinished.iter().map(|(_, b)| b).sum::<usize>();
         self.metrics.inflight.set(inflight as i64);

@@ -13,8 +13,8 @@ use crate::batch::BATCH_RECORDS;
 use crate::crash;
 use crate::error::Result;
 use crate::runtime::life::worker::Site;
-use crate::runtime::process::shared::{Message, Shared};
-use staunch_checkpoint::{CheckpointId, Event, Part, Report};
+use crate::runtime::process::shared::Shared;
+use staunch_checkpoint::{CheckpointId, Part, Report};
 use staunch_state::{
     AnyTable, Groups, PersistedShard, Persister, SpillShared, StateError, StateId, TableConfig, TableStats,
     restore_table,
@@ -214,15 +214,13 @@ impl States {
     ) -> impl FnOnce(Result<PersistedShard, StateError>) + Send + 'static {
         let (shared, part) = (Arc::clone(&self.shared), Part::state(name, self.worker));
         move |persisted| {
-            let event = match persisted {
+            match persisted {
                 Ok(persisted) => {
                     shared.metrics.checkpoint_bytes_total.inc_by(persisted.bytes_written);
-                    let report = Report::State(persisted.shard);
-                    Event::Ack { part, checkpoint, report }
+                    shared.acknowledge(part, checkpoint, Report::State(persisted.shard));
                 }
-                Err(error) => Event::Failed { part, checkpoint, reason: error.to_string() },
-            };
-            shared.tell(event);
+                Err(error) => shared.missed(part, checkpoint, error.to_string()),
+            }
         }
     }
 
@@ -233,9 +231,7 @@ impl States {
             let mut table = opened.table.borrow_mut();
             more |= table.maintain()?;
             if table.wants_checkpoint() && !self.asked.replace(true) {
-                let full = Message::MemoryFull(opened.name.clone());
-                // After a failure nobody listens, and that is fine.
-                let _ = self.shared.coordinator.send(full);
+                self.shared.memory_is_full(&opened.name);
             }
         }
         Ok(more)
