@@ -213,14 +213,12 @@ impl States {
         checkpoint: CheckpointId,
     ) -> impl FnOnce(Result<PersistedShard, StateError>) + Send + 'static {
         let (shared, part) = (Arc::clone(&self.shared), Part::state(name, self.worker));
-        move |persisted| {
-            match persisted {
-                Ok(persisted) => {
-                    shared.metrics.checkpoint_bytes_total.inc_by(persisted.bytes_written);
-                    shared.acknowledge(part, checkpoint, Report::State(persisted.shard));
-                }
-                Err(error) => shared.missed(part, checkpoint, error.to_string()),
+        move |persisted| match persisted {
+            Ok(persisted) => {
+                shared.metrics.checkpoint_bytes_total.inc_by(persisted.bytes_written);
+                shared.acknowledge(part, checkpoint, Report::State(persisted.shard));
             }
+            Err(error) => shared.missed(part, checkpoint, error.to_string()),
         }
     }
 
