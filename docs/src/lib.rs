@@ -36,6 +36,9 @@ pub mod files {}
 #[doc = include_str!("../formats.md")]
 pub mod formats {}
 
+#[doc = include_str!("../kafka.md")]
+pub mod kafka {}
+
 #[doc = include_str!("../writing-a-source.md")]
 pub mod writing_a_source {}
 

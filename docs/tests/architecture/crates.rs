@@ -12,7 +12,12 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("engine/core", "staunch-core", &["staunch-checkpoint", "staunch-crash", "staunch-state"]),
     ("operators", "staunch-operators", &["staunch-core"]),
     ("connectors", "staunch-connectors", &["staunch-core"]),
-    ("engine/staunch", "staunch", &["staunch-core", "staunch-operators", "staunch-connectors"]),
+    ("connectors/kafka", "staunch-kafka", &["staunch-core"]),
+    (
+        "engine/staunch",
+        "staunch",
+        &["staunch-core", "staunch-operators", "staunch-connectors", "staunch-kafka"],
+    ),
     ("jobs", "jobs", &["staunch"]),
     ("benches", "benches", &["staunch", "staunch-checkpoint", "staunch-state", "staunch-testing"]),
     ("docs", "docs", &["staunch"]),
@@ -24,6 +29,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
 const RESERVED: &[(&str, &[&str])] = &[
     ("timely", &["engine/core", "benches"]),
     ("rocksdb", &["engine/state", "benches"]),
+    ("rdkafka", &["connectors/kafka", "benches"]),
     ("hyper", &["engine/staunch"]),
     ("hyper-util", &["engine/staunch"]),
     ("http-body-util", &["engine/staunch"]),

@@ -81,6 +81,8 @@ pub struct SourceContext {
     pub instances: u32,
     /// Start count of the job.
     pub generation: Generation,
+    /// True if the job starts from nothing: no position of any split is known yet.
+    pub fresh: bool,
     /// How long the call may take. The run ends with an error if it takes longer.
     pub deadline: Duration,
     /// What the connectors of the process share.
@@ -98,6 +100,7 @@ impl SourceContext {
             instance: 0,
             instances: 1,
             generation: Generation(1),
+            fresh: true,
             deadline: Duration::from_secs(60),
             shared: SharedValues::default(),
             metrics: Metrics::new("alone"),

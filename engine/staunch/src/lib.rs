@@ -45,6 +45,8 @@ mod threads;
 pub use cli::main;
 pub use staunch_connectors::*;
 pub use staunch_core as core;
+#[cfg(feature = "kafka")]
+pub use staunch_kafka as kafka;
 pub use staunch_operators as operators;
 
 /// Parses a duration like `24h`, `100ms` or `1h 30m`, for `#[arg(value_parser = staunch::duration)]`.

@@ -316,6 +316,7 @@ impl Shared {
             instance: instance as u32,
             instances: self.config.workers as u32,
             generation: self.generation,
+            fresh: self.restored.is_none(),
             deadline: self.config.open_timeout,
             shared: self.values.clone(),
             metrics: self.metrics.clone(),
