@@ -5,6 +5,7 @@
 //! | [`Bytes`] | the bytes as they are | what is bytes | - |
 //! | [`Text`] | UTF-8 | what is text | a line each |
 //! | [`Json`] | any `Deserialize` | any `Serialize` | a line each ([`JsonLines`]) |
+//! | `Avro` (feature `avro`) | any `Deserialize`, by schemas | any `Serialize` | - |
 //! | [`Debezium`] | change events, from envelopes in another format | - | - |
 //! | [`Csv`] | structs, by column name | structs and tuples | records with a header ([`CsvRecords`]) |
 //!
@@ -20,6 +21,8 @@
 //!
 //! Knows no files, topics or tables.
 
+#[cfg(feature = "avro")]
+mod avro;
 mod bytes;
 mod csv;
 mod debezium;
@@ -29,9 +32,15 @@ mod exact;
 mod framed;
 mod json;
 mod quotes;
+#[cfg(feature = "registry")]
+mod registry;
 mod stream;
 mod text;
 
+#[cfg(feature = "avro")]
+pub use self::avro::{Avro, AvroDecoder, AvroEncoder};
+#[cfg(all(feature = "avro", feature = "registry"))]
+pub use self::avro::{RegisteredAvro, RegisteredAvroDecoder, RegisteredAvroEncoder};
 pub use self::bytes::Bytes;
 pub use self::csv::{Csv, CsvDecoder, CsvEncoder};
 pub use debezium::{Change, Debezium, DebeziumDecoder, Envelope, Event, Origin};
@@ -42,5 +51,7 @@ pub use framed::Framed;
 pub use json::Json;
 pub(crate) use quotes::line_end;
 pub use quotes::{End, Scan};
+#[cfg(feature = "registry")]
+pub use registry::{Registered, Registry};
 pub use stream::{CsvRecords, JsonLines, StreamEncoder, Unwritten};
 pub use text::Text;
