@@ -56,6 +56,7 @@
 mod codec;
 pub mod directory;
 pub mod error;
+mod fields;
 pub mod group;
 mod hash;
 pub mod key;

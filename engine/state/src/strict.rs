@@ -5,6 +5,7 @@
 //! values that are right.
 
 use crate::error::Problem;
+use crate::fields::fields;
 use postcard::ser_flavors::Flavor;
 use postcard::{Error, Result, Serializer as Postcard};
 use serde::ser::{self, Serialize, Serializer};
@@ -247,55 +248,4 @@ impl<F: Flavor> ser::SerializeMap for Parts<'_, F> {
     }
 }
 
-macro_rules! uncounted {
-    ($($contract:ident $method:ident;)*) => {
-        $(impl<F: Flavor> ser::$contract for Parts<'_, F> {
-            type Ok = ();
-            type Error = Error;
-
-            #[inline(always)]
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-                self.part(value)
-            }
-
-            #[inline(always)]
-            fn end(self) -> Result<()> {
-                Ok(())
-            }
-        })*
-    };
-}
-
-uncounted! {
-    SerializeTuple serialize_element;
-    SerializeTupleStruct serialize_field;
-    SerializeTupleVariant serialize_field;
-}
-
-macro_rules! named {
-    ($($contract:ident;)*) => {
-        $(impl<F: Flavor> ser::$contract for Parts<'_, F> {
-            type Ok = ();
-            type Error = Error;
-
-            #[inline(always)]
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, value: &T) -> Result<()> {
-                self.part(value)
-            }
-
-            fn skip_field(&mut self, field: &'static str) -> Result<()> {
-                self.skipped(field)
-            }
-
-            #[inline(always)]
-            fn end(self) -> Result<()> {
-                Ok(())
-            }
-        })*
-    };
-}
-
-named! {
-    SerializeStruct;
-    SerializeStructVariant;
-}
+fields!(['a, F: Flavor] Parts<'a, F>, Error);

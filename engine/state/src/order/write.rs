@@ -1,6 +1,7 @@
 //! Values to ordered bytes.
 
 use super::OrderError;
+use crate::fields::fields;
 use serde::ser::{self, Serialize};
 
 pub(super) struct Writer<'a> {
@@ -186,88 +187,16 @@ impl ser::SerializeSeq for List<'_> {
 /// Fields, one after another.
 pub(super) struct Fields<'a>(Writer<'a>);
 
-impl ser::SerializeTuple for Fields<'_> {
-    type Ok = ();
-    type Error = OrderError;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), OrderError> {
+impl Fields<'_> {
+    #[inline(always)]
+    fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), OrderError> {
         value.serialize(self.0.again())
     }
 
-    fn end(self) -> Result<(), OrderError> {
-        Ok(())
+    /// A field that is left out cannot be read back.
+    fn skipped(&mut self, name: &str) -> Result<(), OrderError> {
+        Err(OrderError(format!("its field `{name}` is skipped, and could not be read back")))
     }
 }
 
-impl ser::SerializeTupleStruct for Fields<'_> {
-    type Ok = ();
-    type Error = OrderError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), OrderError> {
-        value.serialize(self.0.again())
-    }
-
-    fn end(self) -> Result<(), OrderError> {
-        Ok(())
-    }
-}
-
-impl ser::SerializeTupleVariant for Fields<'_> {
-    type Ok = ();
-    type Error = OrderError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), OrderError> {
-        value.serialize(self.0.again())
-    }
-
-    fn end(self) -> Result<(), OrderError> {
-        Ok(())
-    }
-}
-
-/// A field that is left out cannot be read back.
-fn left_out(name: &str) -> OrderError {
-    OrderError(format!("its field `{name}` is skipped, and could not be read back"))
-}
-
-impl ser::SerializeStruct for Fields<'_> {
-    type Ok = ();
-    type Error = OrderError;
-
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        _: &'static str,
-        value: &T,
-    ) -> Result<(), OrderError> {
-        value.serialize(self.0.again())
-    }
-
-    fn skip_field(&mut self, name: &'static str) -> Result<(), OrderError> {
-        Err(left_out(name))
-    }
-
-    fn end(self) -> Result<(), OrderError> {
-        Ok(())
-    }
-}
-
-impl ser::SerializeStructVariant for Fields<'_> {
-    type Ok = ();
-    type Error = OrderError;
-
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        _: &'static str,
-        value: &T,
-    ) -> Result<(), OrderError> {
-        value.serialize(self.0.again())
-    }
-
-    fn skip_field(&mut self, name: &'static str) -> Result<(), OrderError> {
-        Err(left_out(name))
-    }
-
-    fn end(self) -> Result<(), OrderError> {
-        Ok(())
-    }
-}
+fields!(['a] Fields<'a>, OrderError);
