@@ -250,6 +250,15 @@ impl Persister {
         lock(&self.plan).mode(checkpoint)
     }
 
+    /// Before [`Persister::mode`] is asked for a checkpoint: its mode is to be a base, because a state cannot freeze a
+    /// delta. If states have begun with it already, that state alone freezes a base.
+    pub fn begin_base(&self, checkpoint: CheckpointId) {
+        let mut plan = lock(&self.plan);
+        if !plan.begun.contains_key(&checkpoint) {
+            plan.begin(checkpoint, FreezeMode::Base);
+        }
+    }
+
     /// Hands over what a state froze for a checkpoint, and returns at once. Each state hands over one part for every
     /// checkpoint, in their order. `done` runs on the persister's thread, when the parts of all states are durable or
     /// when that failed. After a failure just go on: the next checkpoint writes what this one could not.

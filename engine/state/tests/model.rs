@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use staunch_checkpoint::{CheckpointId, FileRef, Generation, Shard};
 use staunch_state::{
-    Assignment, Frozen, Groups, InMemoryStorage, PersistedShard, Persister, Put, ShardIdentity, SpillShared,
+    AnyTable, Assignment, FreezeMode, Frozen, Groups, InMemoryStorage, PersistedShard, Persister, Put, ShardIdentity, SpillShared,
     StateError, StateId, Storage, StorageError, Table, TableConfig, hash_key, restore_table,
 };
 use std::collections::BTreeMap;
@@ -47,6 +47,8 @@ enum Step {
     Remove(u8, i64),
     Slice(usize),
     Maintain,
+    /// No checkpoint is to be expected: changes may move too.
+    Hopeless,
     /// Begin a freeze, or finish the one in progress and persist it; the write may fail.
     Checkpoint {
         fails: bool,
@@ -68,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..60u8, 0..2i64).prop_map(|(key, ns)| Step::Remove(key, ns)),
         4 => (1..40usize).prop_map(Step::Slice),
         4 => Just(Step::Maintain),
+        2 => Just(Step::Hopeless),
         5 => prop::bool::weighted(0.2).prop_map(|fails| Step::Checkpoint { fails }),
         1 => (1..4u32).prop_map(|workers| Step::Restart { workers }),
     ]
@@ -229,7 +232,12 @@ impl Job {
     fn checkpoint(&mut self, fails: bool) {
         if self.frozen.is_none() {
             for (table, (persister, _)) in self.tables.iter_mut().zip(&self.persisters) {
-                table.begin_freeze(persister.mode(self.checkpoint.next())).unwrap();
+                let checkpoint = self.checkpoint.next();
+                if table.needs_base() {
+                    assert!(table.begin_freeze(FreezeMode::Delta).is_err());
+                    persister.begin_base(checkpoint);
+                }
+                table.begin_freeze(persister.mode(checkpoint)).unwrap();
             }
             self.frozen = Some(self.model.clone());
             return;
@@ -289,6 +297,12 @@ impl Job {
             Step::Maintain => {
                 for table in &mut self.tables {
                     table.maintain().unwrap();
+                }
+            }
+            Step::Hopeless => {
+                for table in &mut self.tables {
+                    table.let_dirty_move();
+                    while table.maintain().unwrap() {}
                 }
             }
             Step::Checkpoint { fails } => self.checkpoint(fails),

@@ -57,6 +57,8 @@ enum Step {
     Checkpoint {
         base: bool,
     },
+    /// No checkpoint is to be expected: changes may move too.
+    Hopeless,
     /// Crash and restore with so many workers.
     Restart(u32),
 }
@@ -77,6 +79,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (m(), 0..9usize).prop_map(|(t, n)| Step::Due(t, n)),
         5 => (1..12usize).prop_map(Step::Slice),
         4 => Just(Step::Maintain),
+        2 => Just(Step::Hopeless),
         6 => any::<bool>().prop_map(|base| Step::Checkpoint { base }),
         1 => (1..4u32).prop_map(Step::Restart),
     ]
@@ -171,8 +174,11 @@ impl Job {
             let checkpoint = CheckpointId(self.checkpoint + 1);
             for (tables, (persister, _)) in self.tables().zip(&persisters) {
                 let asked = persister.mode(checkpoint);
-                let mode = if base { FreezeMode::Base } else { asked };
-                tables.into_iter().for_each(|table| table.begin_freeze(mode).unwrap());
+                for table in tables {
+                    // One of the states may need a base by itself.
+                    let is_base = base || table.needs_base();
+                    table.begin_freeze(if is_base { FreezeMode::Base } else { asked }).unwrap();
+                }
             }
             self.persisters = persisters;
             self.frozen = Some(self.model.clone());
@@ -252,6 +258,12 @@ impl Job {
             }
             Step::Maintain => {
                 self.tables().flatten().for_each(|table| _ = table.maintain().unwrap());
+            }
+            Step::Hopeless => {
+                for table in self.tables().flatten() {
+                    table.let_dirty_move();
+                    while table.maintain().unwrap() {}
+                }
             }
             Step::Checkpoint { base } => self.checkpoint(base),
             Step::Restart(workers) => self.restart(workers),

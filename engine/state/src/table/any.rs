@@ -65,6 +65,14 @@ pub trait AnyTable: Fill {
     /// the last freeze, so nothing may move. Known after [`AnyTable::maintain`].
     fn wants_checkpoint(&self) -> bool;
 
+    /// For as long as no checkpoint is to be expected: until the next freeze begins, entries move too that have changed
+    /// since the last one. That freeze must be a base then, see [`AnyTable::needs_base`]. Does nothing while a freeze is
+    /// in progress.
+    fn let_dirty_move(&mut self);
+
+    /// Whether the next freeze must be a base: changes have moved to RocksDB that are in no file.
+    fn needs_base(&self) -> bool;
+
     /// Current figures.
     fn stats(&self) -> TableStats;
 }
@@ -129,6 +137,14 @@ impl<K: StateKey, N: Namespace, V: StateValue> AnyTable for Table<K, N, V> {
 
     fn wants_checkpoint(&self) -> bool {
         Table::wants_checkpoint(self)
+    }
+
+    fn let_dirty_move(&mut self) {
+        self.tier.let_dirty_move();
+    }
+
+    fn needs_base(&self) -> bool {
+        self.tier.needs_base
     }
 
     fn stats(&self) -> TableStats {

@@ -1,6 +1,7 @@
 //! Moving clean entries to RocksDB when memory is short. The rule is told in the [module](super) above.
 
 use super::part::{NUMBER, RECENT, STORED};
+use super::tier::Freezing;
 use super::{Entry, Table, Writes};
 use crate::codec;
 use crate::error::StateError;
@@ -24,7 +25,11 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         if !victims.is_empty() {
             self.store(&victims)?;
             for (group, place) in &victims {
-                if let Some(entry) = self.parts[usize::from(*group)].forget(*place) {
+                let part = &mut self.parts[usize::from(*group)];
+                if self.tier.needs_base {
+                    part.forget_dirty();
+                }
+                if let Some(entry) = part.forget(*place) {
                     self.tier.entries -= 1;
                     self.live -= u64::from(entry.value.is_some());
                 }
@@ -58,7 +63,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         size_of::<Option<Entry<K, N, V>>>() + 14 + heap
     }
 
-    /// Clean entries that were not used for a round of the clock's hand.
+    /// Entries that may move and were not used for a round of the clock's hand.
     fn choose(&mut self, excess_bytes: usize) -> Vec<(u16, u32)> {
         let wanted = (excess_bytes / self.entry_bytes() + 1).min(MOVE);
         let mut victims = Vec::with_capacity(wanted);
@@ -73,9 +78,11 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                 looked += 1;
                 self.tier.eviction.fruitless += 1;
                 let Some(entry) = part.get_mut(place) else { continue };
-                if entry.meta & NUMBER != 0 {
+                let number = entry.meta & NUMBER;
+                if !self.tier.may_move(number) {
                     continue;
                 }
+                self.tier.needs_base |= number != 0;
                 if entry.meta & RECENT != 0 {
                     entry.meta &= !RECENT;
                 } else {

@@ -66,6 +66,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Freezing for Part<K, N, V> {
         }
     }
 
+    fn forget_dirty(&mut self) {
+        self.dirty.clear();
+    }
+
     fn section(&mut self) -> &mut Bytes {
         &mut self.section
     }

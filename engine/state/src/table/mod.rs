@@ -16,7 +16,9 @@
 //! hold a value newer than the base that copies it. A clean value is in a frozen section already, so
 //! it belongs to every later base; a dirty one would leak into a base whose epoch it is not part of.
 //! If all is dirty, the budget is exceeded until the next checkpoint, and the table says that it wants one
-//! ([`Table::wants_checkpoint`]).
+//! ([`Table::wants_checkpoint`]). If none is to be expected, dirty entries may move after all
+//! ([`AnyTable::let_dirty_move`]): then the next freeze must be a base. It takes what is in memory and, by hard
+//! links, what has moved before its barrier; nothing moves between the two.
 //!
 //! Memory shadows RocksDB: an entry that is loaded back stays in RocksDB too, possibly outdated.
 //!

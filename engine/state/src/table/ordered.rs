@@ -410,6 +410,14 @@ macro_rules! any_table {
                 self.sorted.tier.wants_checkpoint()
             }
 
+            fn let_dirty_move(&mut self) {
+                self.sorted.tier.let_dirty_move();
+            }
+
+            fn needs_base(&self) -> bool {
+                self.sorted.tier.needs_base
+            }
+
             fn stats(&self) -> TableStats {
                 self.sorted.stats()
             }

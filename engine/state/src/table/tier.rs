@@ -29,6 +29,9 @@ pub(super) trait Freezing {
     /// Serialises some of it; true when the group is done.
     fn slice(&mut self, mode: FreezeMode, slice: &mut Slice<'_>) -> Result<bool, Problem>;
 
+    /// Forgets what is dirty: a base is next, which takes all that is there.
+    fn forget_dirty(&mut self);
+
     /// What has been serialised, by slices and by writes ahead of them.
     fn section(&mut self) -> &mut Bytes;
 
@@ -75,6 +78,10 @@ pub(super) struct Tier {
     pub(super) eviction: Eviction,
     /// Serialised bytes and entries seen, for the estimate of what entries own on the heap.
     pub(super) coded: (u64, u64),
+    /// Until the next freeze begins, entries move that are dirty.
+    dirty_moves: bool,
+    /// Some did: the next freeze must be a base.
+    pub(super) needs_base: bool,
 }
 
 impl Tier {
@@ -97,6 +104,8 @@ impl Tier {
             misses: 0,
             eviction: Eviction::default(),
             coded: (0, 0),
+            dirty_moves: false,
+            needs_base: false,
         }
     }
 
@@ -135,6 +144,11 @@ impl Tier {
             let problem = "a freeze began before the one before it was taken";
             return Err(StateError::internal(&self.config.name, problem));
         }
+        if self.needs_base && mode == FreezeMode::Delta {
+            let problem = "a delta began though changes have moved to RocksDB that are in no file";
+            return Err(StateError::internal(&self.config.name, problem));
+        }
+        (self.needs_base, self.dirty_moves) = (false, false);
         for group in &self.owned {
             parts[usize::from(*group)].begin(mode);
         }
@@ -281,6 +295,19 @@ impl Tier {
         self.eviction.active = memory > if self.eviction.active { target(budget) } else { budget };
         let may_move = self.eviction.active && !self.eviction.blocked && !self.base_in_progress();
         may_move.then(|| memory - target(budget))
+    }
+
+    /// Whether an entry may move that became dirty in this freeze, or is clean (0).
+    pub(super) fn may_move(&self, number: u32) -> bool {
+        number == 0 || (self.dirty_moves && self.freeze.is_none())
+    }
+
+    /// From now until the next freeze begins, entries may move that are dirty.
+    pub(super) fn let_dirty_move(&mut self) {
+        if !self.is_freezing() {
+            self.dirty_moves = true;
+            self.eviction.retry();
+        }
     }
 
     /// Some of the excess was moved, or nothing was found to move in `places`; true if more is to be moved now.

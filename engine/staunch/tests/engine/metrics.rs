@@ -256,3 +256,33 @@ fn state_that_does_not_fit_into_memory_is_counted_where_it_is() {
     assert!(memory < all && rocksdb > 0.0, "{memory} in memory, {rocksdb} in RocksDB");
     assert!(memory + rocksdb >= all, "{memory} in memory, {rocksdb} in RocksDB");
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn without_checkpoints_changed_state_moves_to_disk_too_and_the_last_checkpoint_has_all_of_it() {
+    use staunch_checkpoint::FileKind;
+    let input = Input { splits: 2, records: 24_000, keys: 3000 };
+    let (mut place, output) = (place(), collect::<Total>());
+    place.config.checkpoint_every = None;
+    place.config.state_bytes = 20_000;
+    let (sink, read) = (output.clone(), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&read);
+    let build = move |job: &Job<'_>| {
+        let read = Arc::clone(&counted);
+        input.totals(job, sink.clone(), move |number| {
+            if read.fetch_add(1, SeqCst) < 12_000 && number % 16 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Ok(())
+    };
+    let running = place.start(build.clone());
+    eventually("records of most keys", || read.load(SeqCst) > 6000);
+    assert_eq!(running.stop(), Outcome::Stopped);
+    let newest = place.manifests().pop().unwrap();
+    let files = newest.states.values().flat_map(|state| &state.shards).flat_map(|shard| &shard.files);
+    let spilled: u64 = files.filter(|file| file.kind == FileKind::Spill).map(|file| file.bytes).sum();
+    assert!(spilled > 20_000, "{spilled} bytes of RocksDB in {newest:?}");
+    place.finish(build);
+    input.check_all(&output.committed());
+}

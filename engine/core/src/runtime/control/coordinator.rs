@@ -79,8 +79,8 @@ pub(super) struct State {
     pub(super) ending: bool,
     /// State waits for a checkpoint to move to disk; the next one does not wait for its time.
     memory_full: bool,
-    /// It was said that without checkpoints nothing can move.
-    warned: bool,
+    /// So much prepared output waits for its commits that no checkpoint is taken; processes know it.
+    backlog: bool,
     /// A drain was asked for, and waits for the undecided checkpoint: that one would have the watermark
     /// of the end beside positions in the middle.
     pub(super) drain_due: bool,
@@ -121,7 +121,7 @@ impl Driver {
             drain_due: false,
             draining: false,
             memory_full: false,
-            warned: false,
+            backlog: false,
             stop_since: None,
             expiring: Vec::new(),
             over: None,
@@ -202,7 +202,10 @@ impl Driver {
                 let nobody = || Error::internal("the job failed and nobody said why");
                 return Some(Err(self.processes.take_failure().unwrap_or_else(nobody)));
             }
-            Some(Input::Message(Message::MemoryFull(step))) => self.memory_full(&step),
+            Some(Input::Message(Message::MemoryFull(state))) => {
+                tracing::debug!(state, "state exceeds its memory, and all of it has changed");
+                self.state.memory_full = true;
+            }
             Some(Input::Request(asked)) => {
                 self.controls.heard(&asked);
                 self.requested(asked);
@@ -266,18 +269,6 @@ impl Driver {
         self.feed(Event::Trigger(kind));
     }
 
-    fn memory_full(&mut self, step: &str) {
-        if self.shared.config.checkpoint_every.is_some() {
-            self.state.memory_full = true;
-        } else if !std::mem::replace(&mut self.state.warned, true) {
-            tracing::warn!(
-                step,
-                "state exceeds its memory, and without checkpoints nothing of it can move to disk: memory grows until the \
-                 job ends. Give it more with --state-memory, or take checkpoints with --checkpoint-every"
-            );
-        }
-    }
-
     fn next_wake(&self) -> Instant {
         let timeout = match &self.state.publishing {
             Some(publishing) => Some(publishing.deadline),
@@ -297,23 +288,24 @@ impl Driver {
         {
             self.feed(Event::Timeout { checkpoint });
         }
+        // Prepared output waits for its commits in memory and in every manifest.
+        let backlog = self.protocol.committables_pending() >= MOST_PENDING;
+        if std::mem::replace(&mut self.state.backlog, backlog) != backlog {
+            self.processes.backlog(backlog);
+        }
         if let (Some(due), Some(every)) = (self.state.due, self.shared.config.checkpoint_every)
             && now >= due
         {
             self.state.due = Some((due + every).max(now));
             let anything_new = self.processes.activity() != self.state.covered_activity;
-            // Prepared output waits for its commits in memory and in every manifest.
-            let backlog = self.protocol.committables_pending() >= MOST_PENDING;
             if anything_new && !backlog && !self.state.ending {
                 self.feed(Event::Trigger(Kind::Periodic));
             }
         }
-        if self.state.memory_full && !self.state.ending && self.protocol.undecided().is_none() {
+        if self.state.memory_full && !backlog && !self.state.ending && self.protocol.undecided().is_none() {
             self.state.memory_full = false;
-            if self.protocol.committables_pending() < MOST_PENDING {
-                tracing::debug!("state exceeds its memory; taking a checkpoint early");
-                self.feed(Event::Trigger(Kind::Periodic));
-            }
+            tracing::debug!("taking a checkpoint early, so that state can move to disk");
+            self.feed(Event::Trigger(Kind::Periodic));
         }
         if self.state.drain_due && self.protocol.undecided().is_none() {
             self.state.drain_due = false;

@@ -190,6 +190,11 @@ impl Processes {
         self.note_activity();
     }
 
+    /// No checkpoint is taken for now, or they are again.
+    pub(crate) fn backlog(&self, is_there: bool) {
+        self.send_all(&ToProcess::Backlog(is_there));
+    }
+
     /// It is over: all workers leave, and the clock stops.
     pub(crate) fn stop(&self, error: Option<&Error>) {
         self.over.store(true, SeqCst);

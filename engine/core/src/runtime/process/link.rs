@@ -86,6 +86,8 @@ pub(crate) enum ToProcess {
     Quiet,
     /// Sources behave as if their input had ended.
     Drain,
+    /// So much prepared output waits for its commits that no checkpoint is taken; or not any more.
+    Backlog(bool),
     /// All workers leave: the job is over, for this reason if it did not end well.
     Stop(Option<Failure>),
 }
@@ -216,6 +218,7 @@ mod tests {
             ToProcess::Decided(CheckpointId(u32::MAX)),
             ToProcess::Quiet,
             ToProcess::Drain,
+            ToProcess::Backlog(true),
             ToProcess::Stop(None),
             ToProcess::Stop(Some(Failure::from(&Error::external("the disk is gone")))),
         ]

@@ -65,6 +65,7 @@ struct Told {
     begin: AtomicBool,
     quiet: AtomicBool,
     drain: AtomicBool,
+    backlog: AtomicBool,
     /// Workers leave; said here as well once one of them failed, or the link is closed.
     stop: AtomicBool,
     /// Why, if it is not a good end.
@@ -229,6 +230,7 @@ impl Shared {
             }
             ToProcess::Quiet => self.told.quiet.store(true, SeqCst),
             ToProcess::Drain => self.told.drain.store(true, SeqCst),
+            ToProcess::Backlog(is_there) => self.told.backlog.store(is_there, SeqCst),
             ToProcess::Stop(failure) => {
                 if let Some(failure) = failure {
                     self.failure().get_or_insert(failure.into());
@@ -280,6 +282,11 @@ impl Shared {
     /// Sources behave as if their input had ended.
     pub(crate) fn is_draining(&self) -> bool {
         self.told.drain.load(SeqCst)
+    }
+
+    /// Whether no checkpoint comes for long, but one that is asked for or the last one.
+    pub(crate) fn expects_no_checkpoint(&self) -> bool {
+        self.config.checkpoint_every.is_none() || self.told.backlog.load(SeqCst)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::runtime::life::worker::Site;
 use crate::runtime::process::shared::Shared;
 use staunch_checkpoint::{CheckpointId, Part, Report};
 use staunch_state::{
-    AnyTable, Groups, PersistedShard, Persister, SpillShared, StateError, StateId, TableConfig, TableStats,
+    AnyTable, FreezeMode, Groups, PersistedShard, Persister, SpillShared, StateError, StateId, TableConfig, TableStats,
     restore_table,
 };
 use std::cell::{Cell, RefCell};
@@ -167,8 +167,13 @@ impl States {
             self.slice()?;
         }
         if let Some(persister) = &self.persister {
+            let needs_base = |opened: &Opened| opened.table.borrow().needs_base();
+            if self.opened.iter().any(needs_base) {
+                persister.begin_base(checkpoint);
+            }
             let mode = persister.mode(checkpoint);
             for opened in &self.opened {
+                let mode = if needs_base(opened) { FreezeMode::Base } else { mode };
                 opened.table.borrow_mut().begin_freeze(mode)?;
             }
         }
@@ -222,13 +227,17 @@ impl States {
         }
     }
 
-    /// Keeps the memory of all tables within its budget, and asks for a checkpoint if only that helps; true if more is to be done now.
+    /// Keeps the memory of all tables within its budget, and asks for a checkpoint if only that helps; true if more is to
+    /// be done now. If no checkpoint is to be expected, what has changed moves too.
     pub(crate) fn maintain(&self) -> Result<bool> {
         let mut more = false;
         for opened in &self.opened {
             let mut table = opened.table.borrow_mut();
             more |= table.maintain()?;
-            if table.wants_checkpoint() && !self.asked.replace(true) {
+            if table.wants_checkpoint() && self.shared.expects_no_checkpoint() {
+                table.let_dirty_move();
+                more = true;
+            } else if table.wants_checkpoint() && !self.asked.replace(true) {
                 self.shared.memory_is_full(&opened.name);
             }
         }

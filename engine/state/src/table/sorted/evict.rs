@@ -7,6 +7,7 @@ use crate::codec;
 use crate::error::StateError;
 use crate::key::StateValue;
 use crate::table::Writes;
+use crate::table::tier::Freezing;
 use std::ops::Bound;
 
 /// Entries looked at in one call.
@@ -24,6 +25,9 @@ impl<V: StateValue> Sorted<V> {
             for (group, key) in &victims {
                 let part = &mut self.parts[usize::from(*group)];
                 let before = part.used();
+                if self.tier.needs_base {
+                    part.forget_dirty();
+                }
                 part.live.remove(key);
                 part.gone.remove(key);
                 if part.floor.as_ref().is_some_and(|floor| key < floor) {
@@ -47,7 +51,7 @@ impl<V: StateValue> Sorted<V> {
         size_of::<(Key, Entry<V>)>() * 3 / 2 + heap
     }
 
-    /// Clean entries and clean tombstones, behind where the last call ended.
+    /// Entries and tombstones that may move, behind where the last call ended.
     fn choose(&mut self, excess_bytes: usize) -> Vec<(u16, Key)> {
         let wanted = (excess_bytes / self.entry_bytes() + 1).min(MOVE);
         let mut victims = Vec::with_capacity(wanted);
@@ -56,8 +60,12 @@ impl<V: StateValue> Sorted<V> {
             let Some(group) = self.tier.owned.get(self.tier.eviction.group).copied() else { break };
             let part = &mut self.parts[usize::from(group)];
             if part.hand.is_none() {
-                let clean = part.gone.iter().filter(|(_, meta)| **meta == 0);
-                victims.extend(clean.map(|(key, _)| (group, key.clone())));
+                for (key, meta) in &part.gone {
+                    if self.tier.may_move(*meta) {
+                        self.tier.needs_base |= *meta != 0;
+                        victims.push((group, key.clone()));
+                    }
+                }
             }
             let to = part.hand.take().map_or(Bound::Unbounded, Bound::Excluded);
             for (key, entry) in part.live.range((Bound::Unbounded, to)).rev() {
@@ -66,7 +74,9 @@ impl<V: StateValue> Sorted<V> {
                 }
                 looked += 1;
                 part.hand = Some(key.clone());
-                if entry.meta & NUMBER == 0 {
+                let number = entry.meta & NUMBER;
+                if self.tier.may_move(number) {
+                    self.tier.needs_base |= number != 0;
                     victims.push((group, key.clone()));
                     self.tier.eviction.fruitless = 0;
                 } else {

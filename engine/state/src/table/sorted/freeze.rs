@@ -28,6 +28,11 @@ impl<V: StateValue> Freezing for Part<V> {
         }
     }
 
+    fn forget_dirty(&mut self) {
+        self.dirty.clear();
+        self.dropped = 0;
+    }
+
     fn section(&mut self) -> &mut Bytes {
         &mut self.section
     }
