@@ -5,8 +5,9 @@
 use proptest::prelude::*;
 use staunch_checkpoint::{CheckpointId, FileRef, Generation, Shard};
 use staunch_state::{
-    AnyTable, Assignment, FreezeMode, Frozen, Groups, InMemoryStorage, PersistedShard, Persister, Put, ShardIdentity, SpillShared,
-    StateError, StateId, Storage, StorageError, Table, TableConfig, hash_key, restore_table,
+    AnyTable, Assignment, FreezeMode, Frozen, Groups, InMemoryStorage, PersistedShard, Persister, Put,
+    ShardIdentity, SpillShared, StateError, StateId, Storage, StorageError, Table, TableConfig, hash_key,
+    restore_table,
 };
 use std::collections::BTreeMap;
 use std::path::Path;

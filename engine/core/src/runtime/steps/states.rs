@@ -16,8 +16,8 @@ use crate::runtime::life::worker::Site;
 use crate::runtime::process::shared::Shared;
 use staunch_checkpoint::{CheckpointId, Part, Report};
 use staunch_state::{
-    AnyTable, FreezeMode, Groups, PersistedShard, Persister, SpillShared, StateError, StateId, TableConfig, TableStats,
-    restore_table,
+    AnyTable, FreezeMode, Groups, PersistedShard, Persister, SpillShared, StateError, StateId, TableConfig,
+    TableStats, restore_table,
 };
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
