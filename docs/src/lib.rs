@@ -33,6 +33,9 @@ pub mod process_functions {}
 #[doc = include_str!("../files.md")]
 pub mod files {}
 
+#[doc = include_str!("../postgres.md")]
+pub mod postgres {}
+
 #[doc = include_str!("../formats.md")]
 pub mod formats {}
 

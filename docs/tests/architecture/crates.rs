@@ -13,10 +13,11 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("operators", "staunch-operators", &["staunch-core"]),
     ("connectors", "staunch-connectors", &["staunch-core"]),
     ("connectors/kafka", "staunch-kafka", &["staunch-core"]),
+    ("connectors/postgres", "staunch-postgres", &["staunch-core"]),
     (
         "engine/staunch",
         "staunch",
-        &["staunch-core", "staunch-operators", "staunch-connectors", "staunch-kafka"],
+        &["staunch-core", "staunch-operators", "staunch-connectors", "staunch-kafka", "staunch-postgres"],
     ),
     ("jobs", "jobs", &["staunch"]),
     ("benches", "benches", &["staunch", "staunch-checkpoint", "staunch-state", "staunch-testing"]),

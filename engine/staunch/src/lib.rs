@@ -48,6 +48,8 @@ pub use staunch_core as core;
 #[cfg(feature = "kafka")]
 pub use staunch_kafka as kafka;
 pub use staunch_operators as operators;
+#[cfg(feature = "postgres")]
+pub use staunch_postgres as postgres;
 
 /// Parses a duration like `24h`, `100ms` or `1h 30m`, for `#[arg(value_parser = staunch::duration)]`.
 ///

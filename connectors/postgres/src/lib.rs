@@ -1,0 +1,162 @@
+//! A table of PostgreSQL as a sink, exactly once.
+//!
+//! Uses the staged strategy ([`staunch_core::staged`]): the rows of one instance and checkpoint and the token that says so
+//! are written in one transaction of the server. The sink keeps two tables of its own beside the table, `_staunch_fence`
+//! (which run of which job writes here) and `_staunch_commits` (what is committed).
+//!
+//! Values are held exactly or refused before anything is decided. Reading order: `encode` (what a column holds), `row`,
+//! `tokens` (the two tables), `load` (how rows are written), `target`.
+
+mod columns;
+mod encode;
+mod field;
+mod kind;
+mod load;
+mod numeric;
+mod row;
+mod session;
+mod target;
+mod times;
+mod tokens;
+
+pub use row::Row;
+pub use session::Session;
+pub use target::{Connection, Target};
+
+use serde::Serialize;
+use staunch_core::Result;
+use staunch_core::place::Place;
+use staunch_core::sink::{Sink, SinkContext};
+use staunch_core::staged::{Staged, StagedCommitter, StagedWriter};
+
+/// Writes structs into a table, each field into the column of its name. `url` is as in
+/// `postgres://user:password@host:5432/database`, with several hosts if there are standbys; `table` is `name` or
+/// `schema.name`. The table must exist, or be made by [`Table::create`].
+pub fn table<T: Serialize + Send + 'static>(url: impl Into<String>, table: impl Into<String>) -> Table<T> {
+    Table { target: Target::new(url.into(), table.into()) }
+}
+
+/// Does to a table what happened to another one: inserts, updates and deletes by key, in order. Give the
+/// [key](Table::key).
+pub fn changes<T: Serialize + Send + 'static>(
+    url: impl Into<String>,
+    table: impl Into<String>,
+) -> Table<T, Changes> {
+    Table { target: Target::new(url.into(), table.into()) }
+}
+
+/// What happened to a row.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, serde::Deserialize)]
+pub enum Change<T> {
+    /// It is there since now. As a sink's record it replaces one of the same key.
+    Insert(T),
+    /// It is another one since now.
+    Update {
+        /// What it was, at least its key; not needed if the key is the same.
+        before: Option<T>,
+        /// What it is.
+        after: T,
+    },
+    /// It is gone. Of the value only the key counts.
+    Delete(T),
+}
+
+/// What the records of a table are.
+pub trait Mode<T>: Send + Sync + 'static {
+    /// What the stream carries.
+    type Record: Send + 'static;
+    /// Whether it makes no sense without a key.
+    const NEEDS_KEY: bool;
+
+    /// What goes, and what comes.
+    fn parts(record: Self::Record) -> (Option<T>, Option<T>);
+}
+
+/// Each record is a row.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows {}
+
+/// Each record is a [`Change`].
+#[derive(Clone, Copy, Debug)]
+pub enum Changes {}
+
+impl<T: Send + 'static> Mode<T> for Rows {
+    type Record = T;
+    const NEEDS_KEY: bool = false;
+
+    fn parts(record: T) -> (Option<T>, Option<T>) {
+        (None, Some(record))
+    }
+}
+
+impl<T: Send + 'static> Mode<T> for Changes {
+    type Record = Change<T>;
+    const NEEDS_KEY: bool = true;
+
+    fn parts(record: Change<T>) -> (Option<T>, Option<T>) {
+        match record {
+            Change::Insert(after) => (None, Some(after)),
+            Change::Update { before, after } => (before, Some(after)),
+            Change::Delete(before) => (Some(before), None),
+        }
+    }
+}
+
+/// A table of PostgreSQL; made by [`table`] or [`changes`].
+#[derive(Clone, Debug)]
+pub struct Table<T, M = Rows> {
+    target: Target<T, M>,
+}
+
+impl<T, M> Table<T, M> {
+    /// Runs this statement at every start, such as `CREATE TABLE IF NOT EXISTS ...`.
+    #[must_use]
+    pub fn create(mut self, statement: impl Into<String>) -> Self {
+        self.target.create = Some(statement.into());
+        self
+    }
+}
+
+impl<T> Table<T, Rows> {
+    /// Replaces a row that has the same values in these columns, which must have a unique index or be the primary key.
+    #[must_use]
+    pub fn upsert<C: Into<String>>(mut self, columns: impl IntoIterator<Item = C>) -> Self {
+        self.target.key = columns.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+impl<T> Table<T, Changes> {
+    /// The columns that tell rows apart, which must have a unique index or be the primary key.
+    #[must_use]
+    pub fn key<C: Into<String>>(mut self, columns: impl IntoIterator<Item = C>) -> Self {
+        self.target.key = columns.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+impl<T, M> Sink for Table<T, M>
+where
+    T: Serialize + Send + 'static,
+    M: Mode<T>,
+{
+    type Record = M::Record;
+    type Writer = StagedWriter<Target<T, M>>;
+    type Committer = StagedCommitter<Target<T, M>>;
+
+    async fn writer(&self, context: &SinkContext) -> Result<Self::Writer> {
+        Staged::new(self.target.clone()).writer(context).await
+    }
+
+    async fn committer(&self, context: &SinkContext) -> Result<Self::Committer> {
+        Staged::new(self.target.clone()).committer(context).await
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let server = session::parse(&self.target.url).map(|config| session::place(&config));
+        server.map_or_else(
+            |_| Vec::new(),
+            |server| vec![Place::Named(format!("postgres://{server}/{}", self.target.table))],
+        )
+    }
+}

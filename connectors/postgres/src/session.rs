@@ -1,0 +1,233 @@
+//! A connection, and what its errors mean.
+
+use staunch_core::sink::{CommitError, SinkContext};
+use staunch_core::{Error, Result};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// How long to wait for a server that does not answer to a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a statement waits for a lock; commits are tried again by the engine.
+const LOCK_TIMEOUT: &str = "5s";
+/// Bytes of a name that the server keeps.
+const MOST_NAME_BYTES: usize = 63;
+/// Sessions that could not be ended yet, by one sink.
+const MOST_ABANDONED: usize = 64;
+
+/// An open connection. Dropping it closes it at once, whatever was sent.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) client: Client,
+    driver: JoinHandle<()>,
+    identity: Identity,
+    abandoned: Abandoned,
+    /// A transaction may be open on the server.
+    pub(crate) busy: bool,
+}
+
+/// A session, for the server: process ids are used again.
+type Identity = (i32, String);
+
+/// Sessions of this process that were given up in a transaction: on the server they may go on for a while.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Abandoned(Arc<Mutex<Vec<Identity>>>);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+        if self.busy {
+            let mut list = self.abandoned.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if list.len() < MOST_ABANDONED {
+                list.push(self.identity.clone());
+            }
+        }
+    }
+}
+
+/// Where a server is, without passwords.
+pub(crate) fn place(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().enumerate().map(|(at, host)| {
+        let port = config.get_ports().get(at).or(config.get_ports().first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => format!("{}:{port}", path.display()),
+        }
+    });
+    let database = config.get_dbname().or(config.get_user()).unwrap_or("postgres");
+    format!("{}/{database}", hosts.collect::<Vec<_>>().join(","))
+}
+
+/// Reads an address such as `postgres://user@host:5432/database`.
+pub(crate) fn parse(url: &str) -> Result<Config> {
+    let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
+        Error::job("the address of PostgreSQL cannot be read; write it like postgres://user:password@host:5432/database")
+            .caused_by(said(&e))
+    })?;
+    if config.get_hosts().is_empty() {
+        return Err(Error::job("the address of PostgreSQL names no host"));
+    }
+    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    Ok(config)
+}
+
+/// What all sessions of a sink have in their name.
+fn family(context: &SinkContext, table: &str) -> String {
+    // FNV-1a: the same for every build of the program.
+    let parts = [context.job.as_str(), context.sink.as_str(), context.lineage.as_str(), table];
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("staunch {hash:016x}")
+}
+
+/// Connects, with what the sink needs of a session.
+pub(crate) async fn connect(
+    config: &Config,
+    context: &SinkContext,
+    table: &str,
+    abandoned: &Abandoned,
+) -> Result<Session> {
+    let place = place(config);
+    let mut config = config.clone();
+    let mut name =
+        format!("{} {} {}/{}", family(context, table), context.generation, context.job, context.sink);
+    name.truncate(name.floor_char_boundary(MOST_NAME_BYTES));
+    config.application_name(&name);
+    let opening = async {
+        let (client, connection) = config.connect(NoTls).await?;
+        let driver = tokio::spawn(async move {
+            // What went wrong is said to whoever waits for an answer.
+            let _ = connection.await;
+        });
+        let identity = (0, String::new());
+        let mut session = Session { client, driver, identity, abandoned: abandoned.clone(), busy: false };
+        session
+            .client
+            .batch_execute(&format!(
+                "SET lock_timeout = '{LOCK_TIMEOUT}'; SET statement_timeout = 0;
+                 SET idle_in_transaction_session_timeout = '60s'; SET tcp_keepalives_idle = 10;
+                 SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+                 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+            ))
+            .await?;
+        let own = "SELECT pid, backend_start::text, current_setting('fsync') FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+        let own = session.client.query_one(own, &[]).await?;
+        session.identity = (own.get(0), own.get(1));
+        if own.get::<_, &str>(2) == "off" {
+            tracing::warn!(%place, "fsync is off at the server: a power cut loses what was committed");
+        }
+        end_abandoned(&session.client, abandoned).await?;
+        Ok(session)
+    };
+    match tokio::time::timeout(context.deadline.min(CONNECT_TIMEOUT * 2), opening).await {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(opening_failed(&place, &error)),
+        Err(_) => Err(Error::external(format!("PostgreSQL at {place} does not answer"))),
+    }
+}
+
+async fn end_abandoned(client: &Client, abandoned: &Abandoned) -> Result<(), tokio_postgres::Error> {
+    let listed = abandoned.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for (pid, started) in listed {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2";
+        client.execute(end, &[&pid, &started]).await?;
+        let is_it = |one: &Identity| *one == (pid, started.clone());
+        abandoned.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| !is_it(one));
+    }
+    Ok(())
+}
+
+/// Ends sessions of older starts of this sink: one that was stopped in the middle of a commit would hold its locks for
+/// ever. What it had not committed is committed by this start.
+pub(crate) async fn end_older(
+    client: &Client,
+    context: &SinkContext,
+    table: &str,
+) -> Result<u64, tokio_postgres::Error> {
+    let older = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                  WHERE application_name LIKE $1 AND pid <> pg_backend_pid() AND usename = current_user AND datname = current_database()
+                    AND split_part(application_name, ' ', 3)::numeric < $2::text::numeric";
+    client
+        .execute(older, &[&format!("{} %", family(context, table)), &context.generation.0.to_string()])
+        .await
+}
+
+/// What the server said, in full: its message, detail and hint.
+pub(crate) fn said(error: &tokio_postgres::Error) -> String {
+    let Some(said) = error.as_db_error() else {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(next) = cause {
+            text.push_str(&format!(": {next}"));
+            cause = next.source();
+        }
+        return text;
+    };
+    let mut text = format!("{} ({})", said.message(), said.code().code());
+    for more in [said.detail(), said.hint(), said.where_()].into_iter().flatten() {
+        text.push_str("; ");
+        text.push_str(more);
+    }
+    text
+}
+
+fn opening_failed(place: &str, error: &tokio_postgres::Error) -> Error {
+    let class = error.code().map_or("", |code| &code.code()[..2]);
+    let text = said(error);
+    match class {
+        "28" => Error::job(format!("PostgreSQL at {place} does not let this user in")).caused_by(text),
+        "3D" => Error::job(format!("PostgreSQL at {place} has no such database")).caused_by(text),
+        "42" => Error::job(format!("PostgreSQL at {place} refuses")).caused_by(text),
+        _ if text.contains("invalid configuration") => {
+            Error::job(format!("PostgreSQL at {place} cannot be asked like this")).caused_by(text)
+        }
+        _ => Error::external(format!("PostgreSQL at {place} cannot be reached")).caused_by(text),
+    }
+}
+
+/// What an error means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Means {
+    /// The outcome is not known, or it may work the next time.
+    Again,
+    /// The server understood, and says no.
+    No,
+}
+
+pub(crate) fn means(error: &tokio_postgres::Error) -> Means {
+    let Some(code) = error.code() else { return Means::Again };
+    match &code.code()[..2] {
+        _ if *code == SqlState::INTERNAL_ERROR => Means::Again,
+        // Constraints, values, statements and names, rights, triggers, damage.
+        "22" | "23" | "28" | "3D" | "3F" | "42" | "44" | "P0" | "0A" | "54" | "XX" => Means::No,
+        _ => Means::Again,
+    }
+}
+
+/// True if a lock was waited for in vain.
+pub(crate) fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// An error of a commit.
+pub(crate) fn commit_error(place: &str, what: &str, error: &tokio_postgres::Error) -> CommitError {
+    match means(error) {
+        Means::No => CommitError::Refused(
+            Error::job(format!(
+                "{place} does not take {what}; nothing of it is written, and it stays staged in the checkpoint: change the \
+                 table and start again"
+            ))
+            .caused_by(said(error)),
+        ),
+        Means::Again => {
+            CommitError::Retry(Error::external(format!("{place}: {what} is not committed yet")).caused_by(said(error)))
+        }
+    }
+}
