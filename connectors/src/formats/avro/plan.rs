@@ -59,12 +59,12 @@ pub(super) struct Record {
     /// In the order of the bytes; without a name those that nobody wants.
     pub fields: Vec<(Option<String>, usize)>,
     /// What is not in the bytes.
-    pub defaults: Vec<(String, Default_)>,
+    pub defaults: Vec<(String, Fallback)>,
 }
 
 /// The value of a field that is not in the bytes.
 #[derive(Debug)]
-pub(super) enum Default_ {
+pub(super) enum Fallback {
     Json(Value),
     Bytes(Vec<u8>),
 }
@@ -316,16 +316,16 @@ impl<'a> Making<'a> {
         Ok(Node::Record(record))
     }
 
-    fn default_of(&self, default: &Value, schema: &Schema) -> Result<Default_, String> {
+    fn default_of(&self, default: &Value, schema: &Schema) -> Result<Fallback, String> {
         match (looked_up(schema, self.reader)?, default) {
             (Schema::Bytes | Schema::Fixed(_), Value::String(text)) => {
                 let bytes: Result<Vec<u8>, _> = text.chars().map(|c| u8::try_from(u32::from(c))).collect();
                 bytes
-                    .map(Default_::Bytes)
+                    .map(Fallback::Bytes)
                     .map_err(|_| "its default has characters that are no bytes".to_owned())
             }
             (Schema::Decimal(_), _) => Err("a default of a decimal is not read here".to_owned()),
-            _ => Ok(Default_::Json(default.clone())),
+            _ => Ok(Fallback::Json(default.clone())),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes and a plan to a record.
 
-use super::plan::{Default_, Node, Number, Plan, Record};
+use super::plan::{Fallback, Node, Number, Plan, Record};
 use crate::formats::Undecodable;
 use serde::de::value::{SeqDeserializer, StrDeserializer};
 use serde::de::{
@@ -375,8 +375,8 @@ impl<'de> MapAccess<'de> for Fields<'_, '_, '_> {
         let (name, default) = &self.record.defaults[self.at_default];
         self.at_default += 1;
         let value = match default {
-            Default_::Json(value) => seed.deserialize(value.clone()).map_err(Wrong::custom),
-            Default_::Bytes(bytes) => seed.deserialize(DefaultBytes(bytes)),
+            Fallback::Json(value) => seed.deserialize(value.clone()).map_err(Wrong::custom),
+            Fallback::Bytes(bytes) => seed.deserialize(DefaultBytes(bytes)),
         };
         value.map_err(|wrong| wrong.in_field(name))
     }
