@@ -3,6 +3,7 @@
 use crate::nothing::Nothing;
 use staunch_core::sink::{Guarantee, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Result};
+use std::future::Future;
 use std::marker::PhantomData;
 
 /// Throws records away.
@@ -42,7 +43,10 @@ impl<T: Send + 'static> SinkWriter for Discard<T> {
         Ok(())
     }
 
-    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
-        Ok(Vec::new())
+    fn cut(
+        &mut self,
+        _checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
+        Ok(async { Ok(Vec::new()) })
     }
 }

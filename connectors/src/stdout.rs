@@ -7,6 +7,7 @@ use serde::Serialize;
 use staunch_core::sink::{Guarantee, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Error, Result};
 use std::fmt::{Display, Write as _};
+use std::future::Future;
 use std::io::Write as _;
 use std::marker::PhantomData;
 
@@ -79,9 +80,12 @@ impl<T: Send + 'static> SinkWriter for StdoutWriter<T> {
         std::io::stdout().lock().write_all(self.text.as_bytes()).map_err(failed)
     }
 
-    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
+    fn cut(
+        &mut self,
+        _checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
         std::io::stdout().lock().flush().map_err(failed)?;
-        Ok(Vec::new())
+        Ok(async { Ok(Vec::new()) })
     }
 }
 

@@ -370,3 +370,96 @@ fn a_checkpoint_that_names_files_elsewhere_is_refused() {
         assert_eq!(life.visible(), rows(0..1));
     });
 }
+
+/// What somebody else does to the output directory while parts wait in it.
+type Strike = (&'static str, fn(&Path), &'static str);
+
+fn strikes() -> [Strike; 5] {
+    [
+        ("parts removed by a cleaner", lose, "was removed or replaced before it was published"),
+        (
+            "a part replaced",
+            |out| {
+                let part = out.join(".pending").join(names(&out.join(".pending")).remove(0));
+                fs::remove_file(&part).unwrap();
+                fs::write(part, "x").unwrap();
+            },
+            "was removed or replaced before it was published",
+        ),
+        (
+            "the folder of pending parts removed",
+            |out| fs::remove_dir_all(out.join(".pending")).unwrap(),
+            ".pending",
+        ),
+        (
+            "the directory replaced",
+            |out| {
+                fs::rename(out, out.with_extension("old")).unwrap();
+                fs::create_dir_all(out.join(".pending")).unwrap();
+            },
+            "out",
+        ),
+        ("the directory removed", |out| fs::remove_dir_all(out).unwrap(), "out"),
+    ]
+}
+
+#[test]
+fn parts_that_are_gone_are_noticed_before_the_vote_and_read_again() {
+    for (strike, act, wanted) in strikes() {
+        // While the part is written, and while it waits for a checkpoint that was given up.
+        for given_up in [false, true] {
+            run(async {
+                let mut life = Life::new(json());
+                let mut start = life.start(&[]).await.unwrap();
+                start.write(rows(0..4)).await.unwrap();
+                if given_up {
+                    start.prepare(1).await.unwrap();
+                }
+                act(&life.target.0.path().join("out"));
+                let why = start.prepare(2).await.err().unwrap_or_else(|| panic!("{strike}: it voted"));
+                assert!(why.to_string().contains(wanted), "{strike}: {why}");
+                drop(start);
+                let mut next = life.start(&[]).await.unwrap();
+                next.write(rows(0..4)).await.unwrap();
+                let listed = next.prepare(2).await.unwrap();
+                next.commit(&listed).await.unwrap();
+                assert_eq!(life.visible(), rows(0..4), "{strike}");
+            });
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_gone_after_the_decision_are_refused_with_what_to_do() {
+    for (strike, act, _) in strikes() {
+        run(async {
+            let mut life = Life::new(json());
+            let mut start = life.start(&[]).await.unwrap();
+            start.write(rows(0..4)).await.unwrap();
+            let listed = start.prepare(1).await.unwrap();
+            act(&life.target.0.path().join("out"));
+            match start.commit(&listed).await {
+                Err(CommitError::Refused(why)) => {
+                    assert!(why.to_string().contains("sink `out`"), "{strike}: {why}")
+                }
+                other => panic!("{strike}: {other:?}"),
+            }
+            assert!(life.visible().is_empty(), "{strike}");
+        });
+    }
+}
+
+#[test]
+fn a_part_that_was_published_and_taken_by_a_reader_is_missed_by_nobody() {
+    run(async {
+        let mut life = Life::new(json());
+        let mut start = life.start(&[]).await.unwrap();
+        for checkpoint in 1..4 {
+            start.write(rows(0..4)).await.unwrap();
+            let listed = start.prepare(checkpoint).await.unwrap();
+            start.commit(&listed).await.unwrap();
+            parts(&life.target.0.path().join("out")).iter().for_each(|part| fs::remove_file(part).unwrap());
+        }
+        assert!(life.visible().is_empty());
+    });
+}

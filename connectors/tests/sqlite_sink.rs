@@ -195,7 +195,8 @@ fn an_upsert_replaces_rows_by_key() {
         let total = |customer, minute, total| Total { customer, minute, total, tags: vec![1] };
         for (checkpoint, value) in [(1, Some(1.5)), (2, None), (3, Some(2.5))] {
             writer.write(vec![total("a", 1, value), total("b", 1, value)]).await.unwrap();
-            let prepared = writer.prepare(staunch_core::CheckpointId(checkpoint)).await.unwrap().remove(0);
+            let prepared =
+                writer.cut(staunch_core::CheckpointId(checkpoint)).unwrap().await.unwrap().remove(0);
             committer.commit(&[committable(checkpoint, 0, 1, &prepared).unwrap()]).await.unwrap();
         }
         let sql = "SELECT count(*), sum(total), max(tags) FROM totals";

@@ -252,7 +252,7 @@ fn errors_of_the_checkpoint_storage_are_told_apart() {
         let mut start = life.start(&[]).await.unwrap();
         life.storage.fail(Action::Put);
         start.write(vec![row(0)]).await.unwrap();
-        assert!(start.writers[0].prepare(CheckpointId(1)).await.is_err());
+        assert!(start.writers[0].cut(CheckpointId(1)).unwrap().await.is_err());
         life.storage.heal();
         let mut start = life.start(&[]).await.unwrap();
         start.write(rows(0..10)).await.unwrap();

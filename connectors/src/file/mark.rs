@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = ".staunch";
-const PENDING: &str = ".pending";
+/// The folder of parts that wait for their commit.
+pub(super) const PENDING: &str = ".pending";
 
 /// The owner of an output directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Part files as a transactional sink: written in a hidden folder, published by renaming.
 
-use super::mark::{self, Mark, failed, sync_dir};
+use super::mark::{self, Mark, PENDING, failed, sync_dir};
 use super::part::{self, PartFile};
 use crate::formats::StreamEncoder;
 use serde::de::Error as _;
@@ -9,12 +9,15 @@ use staunch_core::background::blocking;
 use staunch_core::place::Place;
 use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Committable, Error, Result, crash};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::future::Future;
 use std::io::{self, Read};
 use std::marker::PhantomData;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Writes part files into a directory; made by [`json_lines`](super::json_lines) or
 /// [`csv`](super::csv).
@@ -44,11 +47,14 @@ impl<T: Serialize + Send + 'static, E: StreamEncoder<Out = PartFile>> Sink for P
     async fn writer(&self, context: &SinkContext) -> Result<Self::Writer> {
         let pending = mark::pending(&self.dir);
         fs::create_dir_all(&pending).map_err(|e| failed("create the output directory", &pending, e))?;
-        Ok(PartsWriter { pending, context: context.clone(), open: None, begun: 0, record: PhantomData })
+        let waiting = waiting(&self.dir, context).await?;
+        let (dir, context) = (self.dir.clone(), context.clone());
+        Ok(PartsWriter { dir, pending, context, waiting, open: None, begun: 0, record: PhantomData })
     }
 
     async fn committer(&self, context: &SinkContext) -> Result<PartsCommitter> {
-        Ok(PartsCommitter { dir: self.dir.clone(), context: context.clone() })
+        let waiting = waiting(&self.dir, context).await?;
+        Ok(PartsCommitter { dir: self.dir.clone(), context: context.clone(), waiting })
     }
 
     fn places(&self) -> Vec<Place> {
@@ -97,8 +103,10 @@ fn file_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
 /// Writes the part files of one instance.
 #[derive(Debug)]
 pub struct PartsWriter<T, E> {
+    dir: PathBuf,
     pending: PathBuf,
     context: SinkContext,
+    waiting: Arc<Waiting>,
     /// The part of the current epoch, from its first record on.
     open: Option<Open<E>>,
     /// Parts ever begun: makes names unique within the generation, as the checkpoint's id is not known
@@ -146,28 +154,97 @@ impl<T: Serialize + Send + 'static, E: StreamEncoder<Out = PartFile>> SinkWriter
         Ok(())
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
-        let Some(Open { part, name: waiting, records }) = self.open.take() else {
-            return Ok(Vec::new());
+    fn cut(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
+        let (open, instance) = (self.open.take(), self.context.instance);
+        let (dir, pending) = (self.dir.clone(), self.pending.clone());
+        let (mark, waiting) = (Mark::of(&self.context), Arc::clone(&self.waiting));
+        let name = format!("part-{:010}-{instance:04}.{}", checkpoint.0, E::EXTENSION);
+        let work = move || {
+            let prepared = open.map(|open| make_durable(open, &pending, instance)).transpose()?;
+            // What was removed behind our back is noticed before anybody relies on it.
+            mark.check(&dir)??;
+            waiting.check(&pending, instance)?;
+            let Some((waits, bytes, crc32c, records)) = prepared else { return Ok(Vec::new()) };
+            waiting.add(instance, &waits, bytes);
+            let payload = serde_json::to_value(Part { pending: waits, name, bytes, crc32c })
+                .map_err(|e| Error::internal("a part has no JSON form").caused_by(e))?;
+            Ok(vec![Prepared { records, payload }])
         };
-        let (dir, path, instance) =
-            (self.pending.clone(), self.pending.join(&waiting), self.context.instance);
-        let (bytes, crc32c) = blocking(move || {
-            let PartFile { file, bytes, crc32c } = part::finish(part)?;
-            let durable = || {
-                crash::point_of("sink.half_flushed", instance)?;
-                file.sync_all()?;
-                crash::disk::synced(&path);
-                sync_dir(&dir)
-            };
-            durable().map_err(|e| failed("make a part durable in", &dir, e))?;
-            Ok::<_, Error>((bytes, crc32c))
-        })
-        .await??;
-        let name = format!("part-{:010}-{:04}.{}", checkpoint.0, self.context.instance, E::EXTENSION);
-        let payload = serde_json::to_value(Part { pending: waiting, name, bytes, crc32c })
-            .map_err(|e| Error::internal("a part has no JSON form").caused_by(e))?;
-        Ok(vec![Prepared { records, payload }])
+        Ok(async { blocking(work).await? })
+    }
+}
+
+/// Finishes a part, and makes it and its name durable. Returns its name, length, checksum and records.
+fn make_durable<E: StreamEncoder<Out = PartFile>>(
+    open: Open<E>,
+    pending: &Path,
+    instance: u32,
+) -> Result<(String, u64, u32, u64)> {
+    let path = pending.join(&open.name);
+    let PartFile { file, bytes, crc32c } = part::finish(open.part)?;
+    let durable = || {
+        crash::point_of("sink.half_flushed", instance)?;
+        file.sync_all()?;
+        crash::disk::synced(&path);
+        sync_dir(pending)?;
+        file.metadata()
+    };
+    let written = durable().map_err(|e| failed("make a part durable in", pending, e))?;
+    match fs::symlink_metadata(&path) {
+        Ok(found) if (found.dev(), found.ino(), found.len()) == (written.dev(), written.ino(), bytes) => {
+            Ok((open.name, bytes, crc32c, open.records))
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("look at", &path, e)),
+        Ok(_) | Err(_) => Err(taken_away(&path)),
+    }
+}
+
+fn taken_away(path: &Path) -> Error {
+    Error::external(format!(
+        "{} was removed or replaced before it was published. Keep other programs out of {PENDING}, cleaners of temporary \
+         files too, and run the job again: nothing is lost, its records are read once more",
+        path.display()
+    ))
+}
+
+/// The parts that wait for their commit, as this process has written them: noted by the writers, struck out by the
+/// committer before it publishes them.
+#[derive(Debug, Default)]
+struct Waiting(Mutex<BTreeMap<(u32, String), u64>>);
+
+async fn waiting(dir: &Path, context: &SinkContext) -> Result<Arc<Waiting>> {
+    let key = format!("parts {} {}", context.sink, dir.display());
+    context.shared.get(&key, async { Ok(Waiting::default()) }).await
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u32, String), u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, instance: u32, name: &str, bytes: u64) {
+        self.lock().insert((instance, name.to_owned()), bytes);
+    }
+
+    fn remove(&self, instance: u32, name: &str) {
+        self.lock().remove(&(instance, name.to_owned()));
+    }
+
+    /// Whether all parts of an instance are still there. None is published meanwhile.
+    fn check(&self, pending: &Path, instance: u32) -> Result<()> {
+        let all = self.lock();
+        for ((_, name), bytes) in all.range((instance, String::new())..(instance + 1, String::new())) {
+            let path = pending.join(name);
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.len() == *bytes => {}
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("look at", &path, e)),
+                Ok(_) | Err(_) => return Err(taken_away(&path)),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -176,6 +253,7 @@ impl<T: Serialize + Send + 'static, E: StreamEncoder<Out = PartFile>> SinkWriter
 pub struct PartsCommitter {
     dir: PathBuf,
     context: SinkContext,
+    waiting: Arc<Waiting>,
 }
 
 impl Committer for PartsCommitter {
@@ -199,6 +277,7 @@ impl Committer for PartsCommitter {
 
     async fn commit(&mut self, committables: &[Committable]) -> Result<(), CommitError> {
         let (dir, context, committables) = (self.dir.clone(), self.context.clone(), committables.to_vec());
+        let waiting = Arc::clone(&self.waiting);
         blocking(move || {
             Mark::of(&context).check(&dir).map_err(CommitError::Retry)?.map_err(|why| {
                 let records: u64 = committables.iter().map(|c| c.records).sum();
@@ -209,6 +288,7 @@ impl Committer for PartsCommitter {
             })?;
             for committable in &committables {
                 let part = Part::of(committable, &context.sink).map_err(CommitError::Refused)?;
+                waiting.remove(committable.instance, &part.pending);
                 publish(&dir, &part, committable, &context)?;
                 crash::point("commit.some_done")
                     .map_err(|e| CommitError::Retry(failed("publish into", &dir, e)))?;
@@ -238,7 +318,8 @@ fn publish(
         let Committable { records, checkpoint, instance, .. } = committable;
         let sink = &context.sink;
         Err(CommitError::Refused(Error::external(format!(
-            "sink `{sink}`: {records} records of checkpoint {checkpoint} (instance {instance}) cannot be published: {why}"
+            "sink `{sink}`: {records} records of checkpoint {checkpoint} (instance {instance}) cannot be published: {why}. \
+             Put the file back and run the job again, or start over with --from none and another output directory"
         ))))
     };
     match (length(&waiting)?, length(&published)?) {

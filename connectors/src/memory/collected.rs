@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use staunch_core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_core::{CheckpointId, Committable, Error, Generation, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A sink that keeps its output in memory. Clone it, give one to the job, and ask the other.
@@ -139,22 +140,28 @@ impl<T: Clone + Send + 'static> SinkWriter for CollectedWriter<T> {
         Ok(())
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
-        if self.open.is_empty() {
-            return Ok(Vec::new());
-        }
-        let SinkContext { instance, generation, .. } = self.context;
-        let id = PartId { checkpoint, instance, generation };
-        let mut target = self.sink.lock();
-        target.check_fence(&self.context)?;
+    fn cut(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
         let records = std::mem::take(&mut self.open);
-        let count = records.len() as u64;
-        if target.prepared.insert(id, records).is_some() {
-            return Err(Error::internal(format!("{id:?} was prepared twice")));
-        }
-        let payload = serde_json::to_value(id)
-            .map_err(|e| Error::internal("a part's identity has no JSON form").caused_by(e))?;
-        Ok(vec![Prepared { records: count, payload }])
+        let (sink, context) = (self.sink.clone(), self.context.clone());
+        Ok(async move {
+            if records.is_empty() {
+                return Ok(Vec::new());
+            }
+            let SinkContext { instance, generation, .. } = context;
+            let id = PartId { checkpoint, instance, generation };
+            let mut target = sink.lock();
+            target.check_fence(&context)?;
+            let count = records.len() as u64;
+            if target.prepared.insert(id, records).is_some() {
+                return Err(Error::internal(format!("{id:?} was prepared twice")));
+            }
+            let payload = serde_json::to_value(id)
+                .map_err(|e| Error::internal("a part's identity has no JSON form").caused_by(e))?;
+            Ok(vec![Prepared { records: count, payload }])
+        })
     }
 }
 

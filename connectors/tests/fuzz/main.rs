@@ -143,7 +143,7 @@ where
     let mut listed = Vec::new();
     for (checkpoint, records) in (1..).zip(epochs) {
         writer.write(records.clone()).await.unwrap();
-        for one in writer.prepare(CheckpointId(checkpoint)).await.unwrap() {
+        for one in writer.cut(CheckpointId(checkpoint)).unwrap().await.unwrap() {
             listed.push(committable(checkpoint, 0, context.generation.0, &one).unwrap());
         }
     }

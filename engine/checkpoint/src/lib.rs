@@ -31,7 +31,7 @@ pub mod retention;
 mod testing;
 
 pub use book::{Book, Segment, SegmentError, SegmentFile};
-pub use coordinator::{Action, Coordinator, Event, Part, Parts, Published, Report, Setup, StopReason};
+pub use coordinator::{Action, Blame, Coordinator, Event, Part, Parts, Published, Report, Setup, StopReason};
 pub use ids::{CheckpointId, Generation, Slot};
 pub use manifest::{
     Committable, FileKind, FileRef, Guarantee, Kind, Manifest, SegmentRef, Shard, SinkPart, SourcePart,

@@ -2,9 +2,10 @@
 //!
 //! The protocol, seen from a sink, for each checkpoint N:
 //!
-//! 1. the **writer** of every instance gets the records of N, then [`SinkWriter::prepare`]: everything
-//!    written so far becomes durable and stays invisible, and what is needed to publish it comes back
-//!    as a small value ([`Prepared`]) that goes into the checkpoint;
+//! 1. the **writer** of every instance gets the records of N, then [`SinkWriter::cut`]: everything
+//!    written since the last cut becomes durable and stays invisible, while records of the next epoch
+//!    may be written already; what is needed to publish it comes back as a small value ([`Prepared`])
+//!    that goes into the checkpoint;
 //! 2. the checkpoint is *decided* (one durable record), or it is not;
 //! 3. only after the decision the **committer** publishes what the checkpoint lists. It may be asked
 //!    for the same thing again after any crash, so it is idempotent.
@@ -34,7 +35,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Publishes for all workers.
     type Committer: Committer;
 
-    /// Opens the writer of one instance. Runs on the engine's I/O threads.
+    /// Opens the writer of one instance. It has a thread of its own, and so has the committer.
     ///
     /// # Errors
     /// The target cannot be reached or written, or is not ours to write.
@@ -56,6 +57,14 @@ pub trait Sink: Send + Sync + 'static {
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce
     }
+
+    /// How many committers publish at once. The instances are dealt out to them, so that what one instance wrote is
+    /// published in order, and what two wrote in any order: no more than one for a target that orders its writers anyway,
+    /// or keeps a note of a checkpoint as a whole. Only the first committer is asked to recover; the others are opened
+    /// after that, and must find the target taken over.
+    fn commit_lanes(&self) -> usize {
+        1
+    }
 }
 
 /// What a sink promises, or a whole job.
@@ -73,13 +82,26 @@ pub trait SinkWriter: Send + 'static {
     /// The job ends and is restarted from the last checkpoint; this writer is thrown away.
     fn write(&mut self, records: Vec<Self::Record>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Makes everything since the last call durable and invisible, and says how to publish it; an empty
-    /// list if nothing was written. Every asynchronous send is checked before this returns.
+    /// Ends an epoch: what was written since the last cut belongs to this checkpoint, what is written from now on to a
+    /// later one. The call itself only takes the epoch out of the writer, and returns at once. The future makes it
+    /// durable and invisible, and says how to publish it; an empty list if nothing was written. Every asynchronous send
+    /// of the epoch is checked before it is done.
+    ///
+    /// The future is polled beside later calls of [`SinkWriter::write`], on the thread of the writer. The next cut may
+    /// come before it is done, but no more than [`OPEN_CUTS`] are open at a time; answers go to the checkpoint in the
+    /// order of the cuts. Dropping it publishes and removes nothing.
     ///
     /// # Errors
-    /// As [`SinkWriter::write`].
-    fn prepare(&mut self, checkpoint: CheckpointId) -> impl Future<Output = Result<Vec<Prepared>>> + Send;
+    /// As [`SinkWriter::write`]; that of the future too.
+    fn cut(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static>;
 }
+
+/// Cuts of a writer that may be open at a time. With so many the writer gets nothing more until the oldest is done, and
+/// sources slow down.
+pub const OPEN_CUTS: usize = 2;
 
 /// One prepared piece of output.
 #[derive(Clone, PartialEq, Debug)]
@@ -111,8 +133,9 @@ pub trait Committer: Send + 'static {
     /// The target refuses.
     fn recover(&mut self, listed: &[Committable]) -> impl Future<Output = Result<Vec<String>>> + Send;
 
-    /// Publishes the committables, in order. A call has everything of one or more checkpoints, so that a target may
-    /// take note of a checkpoint as a whole. Committing one that is already published is a success.
+    /// Publishes the committables, in order. A call has everything of one or more checkpoints (of the instances that
+    /// this committer publishes for, see [`Sink::commit_lanes`]), so that a target may take note of a checkpoint as a
+    /// whole. Committing one that is already published is a success.
     ///
     /// # Errors
     /// [`CommitError::Retry`] if it may have happened or may yet work: the engine asks again, with a

@@ -61,6 +61,11 @@ pub trait StagedTarget: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// How many committers write at once, each over a connection of its own. See [`Sink::commit_lanes`].
+    fn commit_lanes(&self) -> usize {
+        1
+    }
+
     /// Makes a record's row, on the writer's side: the place to refuse records that the target could
     /// never take, before anything is decided.
     ///
@@ -275,6 +280,10 @@ impl<T: StagedTarget> Sink for Staged<T> {
         let (target, context) = (Arc::clone(&self.target), context.clone());
         Ok(StagedCommitter { target, context, connection: None, done: BTreeMap::new() })
     }
+
+    fn commit_lanes(&self) -> usize {
+        self.target.commit_lanes()
+    }
 }
 
 /// Stages the rows of one instance.
@@ -304,9 +313,11 @@ impl<T: StagedTarget> StagedWriter<T> {
         })
     }
 
-    async fn put_chunk(&mut self) -> Result<()> {
-        let SinkContext { sink, instance, generation, storage, .. } = self.context.clone();
-        let name = format!("{}{:010}-{instance:04}-g{generation}", folder(&sink), self.put);
+    /// Takes the open rows; what is left to do is to put them into the storage.
+    fn take_chunk(&mut self) -> impl Future<Output = Result<Chunk>> + Send + use<T> {
+        let SinkContext { sink, instance, generation, storage, .. } = &self.context;
+        let (instance, storage) = (*instance, Arc::clone(storage));
+        let name = format!("{}{:010}-{instance:04}-g{generation}", folder(sink), self.put);
         self.put += 1;
         let (bytes, rows) = (std::mem::take(&mut self.open), std::mem::take(&mut self.open_rows));
         let put = move || {
@@ -316,8 +327,7 @@ impl<T: StagedTarget> StagedWriter<T> {
             crate::crash::point_of("sink.half_flushed", instance).map_err(failed)?;
             Ok::<_, Error>(Chunk { name, bytes: bytes.len() as u64, crc32c: crc32c(&bytes), rows })
         };
-        self.chunks.push(blocking(put).await??);
-        Ok(())
+        async move { blocking(put).await? }
     }
 }
 
@@ -330,25 +340,33 @@ impl<T: StagedTarget> SinkWriter for StagedWriter<T> {
             self.stage(&row)?;
             self.open_rows += 1;
             if self.open.len() >= CHUNK_BYTES {
-                self.put_chunk().await?;
+                let put = self.take_chunk();
+                self.chunks.push(put.await?);
             }
         }
         Ok(())
     }
 
-    async fn prepare(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
-        self.target.in_place(&self.context).await?;
-        if self.open_rows > 0 {
-            self.put_chunk().await?;
-        }
-        let chunks = std::mem::take(&mut self.chunks);
-        if chunks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let records = chunks.iter().map(|chunk| chunk.rows).sum();
-        let payload = serde_json::to_value(Payload { chunks })
-            .map_err(|e| Error::internal("a staged committable has no JSON form").caused_by(e))?;
-        Ok(vec![Prepared { records, payload }])
+    fn cut(
+        &mut self,
+        _checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
+        let last = (self.open_rows > 0).then(|| self.take_chunk());
+        let mut chunks = std::mem::take(&mut self.chunks);
+        let (target, context) = (Arc::clone(&self.target), self.context.clone());
+        Ok(async move {
+            target.in_place(&context).await?;
+            if let Some(last) = last {
+                chunks.push(last.await?);
+            }
+            if chunks.is_empty() {
+                return Ok(Vec::new());
+            }
+            let records = chunks.iter().map(|chunk| chunk.rows).sum();
+            let payload = serde_json::to_value(Payload { chunks })
+                .map_err(|e| Error::internal("a staged committable has no JSON form").caused_by(e))?;
+            Ok(vec![Prepared { records, payload }])
+        })
     }
 }
 

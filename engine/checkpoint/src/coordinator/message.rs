@@ -172,7 +172,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Answer to [`Action::Commit`]: did not happen and never will.
+    /// Answer to [`Action::Commit`]: it did not happen and never will, or nobody waits for it any longer.
     CommitFailed {
         /// The sink.
         sink: String,
@@ -180,7 +180,20 @@ pub enum Event {
         checkpoint: CheckpointId,
         /// Why.
         reason: String,
+        /// Whose fault it is.
+        blame: Blame,
     },
+}
+
+/// Whose fault a failure is: what helps. The protocol does nothing with it but to hand it on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Blame {
+    /// The job's or its target's: a person has to look.
+    Job,
+    /// The outside's: starting again may help.
+    Outside,
+    /// The engine's or a connector's: a bug.
+    Engine,
 }
 
 /// What came of creating a slot of the log. See [`crate::log`] for how it is found out.
@@ -302,6 +315,8 @@ pub enum StopReason {
         checkpoint: CheckpointId,
         /// Why.
         reason: String,
+        /// Whose fault it is.
+        blame: Blame,
     },
     /// What a source reads from will not take an acknowledgement.
     #[error("source {source_name:?} will not take the acknowledgement of checkpoint {checkpoint}: {reason}")]
@@ -346,6 +361,11 @@ impl StopReason {
     /// [`StopReason::Finished`] or [`StopReason::Stopped`], a person has to look.
     #[must_use]
     pub fn restart_helps(&self) -> bool {
-        matches!(self, StopReason::PrepareFailed { .. } | StopReason::CheckpointsFailing { .. })
+        matches!(
+            self,
+            StopReason::PrepareFailed { .. }
+                | StopReason::CheckpointsFailing { .. }
+                | StopReason::CommitRefused { blame: Blame::Outside, .. }
+        )
     }
 }

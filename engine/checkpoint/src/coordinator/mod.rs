@@ -24,7 +24,7 @@ mod decide;
 mod message;
 mod output;
 
-pub use message::{Action, Event, Part, Parts, Published, Report, StopReason};
+pub use message::{Action, Blame, Event, Part, Parts, Published, Report, StopReason};
 
 use crate::book::{Book, Segment};
 use crate::ids::{CheckpointId, Generation, Slot};
@@ -206,8 +206,8 @@ impl Coordinator {
             Event::AcknowledgeFailed { source, checkpoint, reason } => {
                 self.stop(StopReason::AcknowledgeRefused { source_name: source, checkpoint, reason });
             }
-            Event::CommitFailed { sink, checkpoint, reason } => {
-                self.stop(StopReason::CommitRefused { sink, checkpoint, reason });
+            Event::CommitFailed { sink, checkpoint, reason, blame } => {
+                self.stop(StopReason::CommitRefused { sink, checkpoint, reason, blame });
             }
         }
         std::mem::take(&mut self.actions)

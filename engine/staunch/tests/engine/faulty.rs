@@ -116,9 +116,15 @@ impl<T: Clone + Send + 'static> SinkWriter for FaultyWriter<T> {
         self.inner.write(records).await
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
-        self.sink.at(Moment::Prepare).await.map_err(plain)?;
-        self.inner.prepare(checkpoint).await
+    fn cut(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
+        let (sink, inner) = (self.sink.clone(), self.inner.cut(checkpoint)?);
+        Ok(async move {
+            sink.at(Moment::Prepare).await.map_err(plain)?;
+            inner.await
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use staunch::core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, S
 use staunch::core::staged::{Applied, StagedRows, StagedTarget, Token, lost_checkpoint};
 use staunch::core::{CheckpointId, Committable, Error, Generation, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -220,24 +221,27 @@ impl<R: Clone + Send + 'static> SinkWriter for DirectWriter<R> {
         Ok(())
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
-        if self.rows.is_empty() {
-            return Ok(Vec::new());
-        }
+    fn cut(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
+        let rows = std::mem::take(&mut self.rows);
         let SinkContext { sink, instance, generation, .. } = &self.context;
         let part = format!("{sink}-{checkpoint}-{instance}-g{}", generation.0);
-        let rows = std::mem::take(&mut self.rows);
-        let records = rows.len() as u64;
-        let what = format!("prepare {part} of {records} rows");
-        self.client
-            .effect(what, |state| {
-                state.fence_of(*generation)?;
+        let (client, generation) = (self.client.clone(), *generation);
+        Ok(async move {
+            if rows.is_empty() {
+                return Ok(Vec::new());
+            }
+            let records = rows.len() as u64;
+            let prepare = |state: &mut State<R>| {
+                state.fence_of(generation)?;
                 state.prepared.insert(part.clone(), rows);
                 Ok(())
-            })
-            .await
-            .map_err(plain)?;
-        Ok(vec![Prepared { records, payload: serde_json::Value::String(part) }])
+            };
+            client.effect(format!("prepare {part} of {records} rows"), prepare).await.map_err(plain)?;
+            Ok(vec![Prepared { records, payload: serde_json::Value::String(part) }])
+        })
     }
 }
 

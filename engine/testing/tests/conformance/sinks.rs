@@ -23,6 +23,10 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "h_the_same_checkpoint_is_restored_three_times",
             "lost_output_is_refused_loudly",
             "prepared_output_says_how_many_records_it_holds",
+            "a_crash_while_a_cut_is_open_shows_nothing",
+            "records_after_a_cut_belong_to_the_next_epoch",
+            "records_after_a_cut_are_gone_with_a_crash",
+            "two_cuts_may_be_open",
         ],
     ),
     (
@@ -39,6 +43,8 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "h_a_zombie_cannot_commit",
             "h_the_same_checkpoint_is_restored_three_times",
             "lost_output_is_refused_loudly",
+            "a_crash_while_a_cut_is_open_shows_nothing",
+            "two_cuts_may_be_open",
         ],
     ),
     (
@@ -47,6 +53,7 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "b_an_undecided_id_is_used_again",
             "b_an_unlisted_prepared_part_is_removed",
             "d_a_decided_part_is_committed_after_a_crash",
+            "a_crash_while_a_cut_is_open_shows_nothing",
         ],
     ),
     (
@@ -67,6 +74,7 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "e_a_half_done_commit_is_completed",
             "h_the_same_checkpoint_is_restored_three_times",
             "i_a_savepoint_is_committed_by_a_later_start",
+            "records_after_a_cut_are_gone_with_a_crash",
         ],
     ),
     (
@@ -80,6 +88,7 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "e_a_half_done_commit_is_completed",
             "h_the_same_checkpoint_is_restored_three_times",
             "i_a_savepoint_is_committed_by_a_later_start",
+            "records_after_a_cut_are_gone_with_a_crash",
         ],
     ),
     (
@@ -88,6 +97,7 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "d_a_commit_publishes_only_what_it_is_given",
             "b_an_undecided_id_is_used_again",
             "e_a_half_done_commit_is_completed",
+            "two_cuts_may_be_open",
         ],
     ),
     (Mistake::KeepsOneTokenForAllInstances, &["e_a_half_done_commit_is_completed"]),
@@ -130,6 +140,7 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "e_a_half_done_commit_is_completed",
             "e_a_lost_answer_is_asked_for_again",
             "f_a_commit_repeated_after_a_crash_is_a_success",
+            "records_after_a_cut_are_gone_with_a_crash",
         ],
     ),
     (Mistake::LetsAnOlderStartTakeOver, &["h_an_older_start_cannot_recover"]),
@@ -155,6 +166,7 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "e_a_half_done_commit_is_completed",
             "h_the_same_checkpoint_is_restored_three_times",
             "i_a_savepoint_is_committed_by_a_later_start",
+            "records_after_a_cut_are_gone_with_a_crash",
         ],
     ),
     (
@@ -165,13 +177,17 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "b_an_unlisted_prepared_part_is_removed",
             "d_a_decided_part_is_committed_after_a_crash",
             "h_the_same_checkpoint_is_restored_three_times",
+            "a_crash_while_a_cut_is_open_shows_nothing",
         ],
     ),
     (Mistake::IsAtLeastOnce, &["it_promises_exactly_once"]),
     (Mistake::AnswersOkForLostOutput, &["lost_output_is_refused_loudly"]),
     (Mistake::RetriesLostOutput, &["lost_output_is_refused_loudly"]),
     (Mistake::LosesInFewWords, &["lost_output_is_refused_loudly"]),
-    (Mistake::CountsAllEpochs, &["prepared_output_says_how_many_records_it_holds"]),
+    (
+        Mistake::CountsAllEpochs,
+        &["prepared_output_says_how_many_records_it_holds", "records_after_a_cut_belong_to_the_next_epoch"],
+    ),
     (
         Mistake::KeepsRecordsAfterPrepare,
         &[
@@ -180,8 +196,28 @@ const TABLE: &[(Mistake, &[&str])] = &[
             "d_a_commit_publishes_only_what_it_is_given",
             "g_a_later_commit_covers_a_lost_one",
             "prepared_output_says_how_many_records_it_holds",
+            "records_after_a_cut_belong_to_the_next_epoch",
+            "two_cuts_may_be_open",
         ],
     ),
+    (
+        Mistake::TakesRecordsWhenAnswering,
+        &[
+            "records_after_a_cut_belong_to_the_next_epoch",
+            "records_after_a_cut_are_gone_with_a_crash",
+            "two_cuts_may_be_open",
+        ],
+    ),
+    (
+        Mistake::AnswersBeforeItIsDurable,
+        &[
+            "records_after_a_cut_are_gone_with_a_crash",
+            "records_after_a_cut_belong_to_the_next_epoch",
+            "two_cuts_may_be_open",
+        ],
+    ),
+    (Mistake::HasOnePlaceForOpenCuts, &["two_cuts_may_be_open"]),
+    (Mistake::CommitsAnOpenCutWhenDropped, &["a_crash_while_a_cut_is_open_shows_nothing"]),
 ];
 
 #[test]

@@ -6,6 +6,7 @@ use staunch_testing::conformance::Can;
 use staunch_testing::conformance::sink::{Row, Target, row};
 use staunch_testing::storage::MemoryStorage;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ pub enum Mistake {
     LosesInFewWords,
     CountsAllEpochs,
     KeepsRecordsAfterPrepare,
+    TakesRecordsWhenAnswering,
+    AnswersBeforeItIsDurable,
+    HasOnePlaceForOpenCuts,
+    CommitsAnOpenCutWhenDropped,
     Hangs,
     Panics,
 }
@@ -129,9 +134,51 @@ impl Target for Wrong {
 pub struct Writer {
     sink: Wrong,
     context: SinkContext,
-    open: Vec<Row>,
+    open: Rows,
+    /// Of the newest cut.
+    cut: Rows,
     written: u64,
-    mine: Vec<Key>,
+    mine: Arc<Mutex<Vec<Key>>>,
+}
+
+type Rows = Arc<Mutex<Vec<Row>>>;
+
+/// An open cut.
+struct Open {
+    sink: Wrong,
+    key: Key,
+    rows: Rows,
+    /// What was written since.
+    later: Rows,
+    is_done: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.is_done && self.sink.is(Mistake::CommitsAnOpenCutWhenDropped) {
+            let rows = std::mem::take(&mut *self.rows.lock().unwrap());
+            self.sink.lock().committed.insert(self.key, rows);
+        }
+    }
+}
+
+impl Open {
+    /// Prepares the rows; returns how many they are.
+    fn prepare(&mut self) -> u64 {
+        self.is_done = true;
+        let rows = std::mem::take(&mut *self.rows.lock().unwrap());
+        let count = rows.len() as u64;
+        if count == 0 && !self.sink.is(Mistake::PreparesEmptyParts) {
+            return 0;
+        }
+        let mut inside = self.sink.lock();
+        match self.sink.mistake {
+            Mistake::CommitsInPrepare => drop(inside.committed.insert(self.key, rows)),
+            Mistake::AnswersBeforeItIsDurable if !self.later.lock().unwrap().is_empty() => {}
+            _ => drop(inside.prepared.entry(self.key).or_insert(rows)),
+        }
+        count
+    }
 }
 
 #[derive(Debug)]
@@ -147,7 +194,14 @@ impl Sink for Wrong {
 
     async fn writer(&self, context: &SinkContext) -> Result<Writer> {
         let (sink, context) = (self.clone(), context.clone());
-        Ok(Writer { sink, context, open: Vec::new(), written: 0, mine: Vec::new() })
+        Ok(Writer {
+            sink,
+            context,
+            open: Rows::default(),
+            cut: Rows::default(),
+            written: 0,
+            mine: Arc::default(),
+        })
     }
 
     async fn committer(&self, context: &SinkContext) -> Result<Publisher> {
@@ -171,41 +225,50 @@ impl SinkWriter for Writer {
             self.sink.lock().loose.extend(records);
             return Ok(());
         }
-        self.open.extend(records);
+        self.open.lock().unwrap().extend(records);
         Ok(())
     }
 
-    async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Prepared>> {
-        match self.sink.mistake {
-            Mistake::Hangs => std::future::pending().await,
-            Mistake::Panics => panic!("no more paper"),
-            _ => {}
-        }
-        if self.open.is_empty() && !self.sink.is(Mistake::PreparesEmptyParts) {
-            return Ok(Vec::new());
-        }
-        let generation =
-            if self.sink.is(Mistake::KeepsTheFirstOfAName) { 0 } else { self.context.generation.0 };
+    fn cut(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<impl Future<Output = Result<Vec<Prepared>>> + Send + 'static> {
+        let mistake = self.sink.mistake;
+        let generation = if mistake == Mistake::KeepsTheFirstOfAName { 0 } else { self.context.generation.0 };
         let key = (checkpoint.0, self.context.instance, generation);
-        let rows = match self.sink.mistake {
-            Mistake::KeepsRecordsAfterPrepare => self.open.clone(),
-            _ => std::mem::take(&mut self.open),
+        let rows = match mistake {
+            Mistake::TakesRecordsWhenAnswering => Arc::clone(&self.open),
+            Mistake::KeepsRecordsAfterPrepare => Arc::new(Mutex::new(self.open.lock().unwrap().clone())),
+            Mistake::HasOnePlaceForOpenCuts => {
+                *self.cut.lock().unwrap() = std::mem::take(&mut *self.open.lock().unwrap());
+                Arc::clone(&self.cut)
+            }
+            _ => Arc::new(Mutex::new(std::mem::take(&mut *self.open.lock().unwrap()))),
         };
-        let records = if self.sink.is(Mistake::CountsAllEpochs) { self.written } else { rows.len() as u64 };
-        let mut inside = self.sink.lock();
-        match self.sink.mistake {
-            Mistake::CommitsInPrepare => drop(inside.committed.insert(key, rows)),
-            _ => drop(inside.prepared.entry(key).or_insert(rows)),
-        }
-        self.mine.push(key);
-        Ok(vec![Prepared { records, payload: serde_json::to_value(key).unwrap() }])
+        let mut open =
+            Open { sink: self.sink.clone(), key, rows, later: Arc::clone(&self.open), is_done: false };
+        let (written, mine) = (self.written, Arc::clone(&self.mine));
+        Ok(async move {
+            match mistake {
+                Mistake::Hangs => std::future::pending().await,
+                Mistake::Panics => panic!("no more paper"),
+                _ => {}
+            }
+            let count = open.prepare();
+            if count == 0 && mistake != Mistake::PreparesEmptyParts {
+                return Ok(Vec::new());
+            }
+            mine.lock().unwrap().push(key);
+            let records = if mistake == Mistake::CountsAllEpochs { written } else { count };
+            Ok(vec![Prepared { records, payload: serde_json::to_value(key).unwrap() }])
+        })
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         let mut inside = self.sink.lock();
-        for key in &self.mine {
+        for key in self.mine.lock().unwrap().iter() {
             match self.sink.mistake {
                 Mistake::AbortsWhenDropped => drop(inside.prepared.remove(key)),
                 Mistake::CommitsWhenDropped => {

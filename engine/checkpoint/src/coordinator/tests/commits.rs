@@ -66,13 +66,26 @@ fn a_manifest_lists_what_earlier_ones_decided_and_nobody_confirmed() {
     assert_eq!(commit_of(&actions), [(5, 0), (5, 1)], "confirmed while 5 was being published");
 }
 
+fn commit_failed(blame: Blame) -> Event {
+    let (sink, reason) = ("out".into(), "expired".into());
+    Event::CommitFailed { sink, checkpoint: CheckpointId(4), reason, blame }
+}
+
+#[test]
+fn starting_again_helps_after_a_commit_that_failed_by_the_outsides_fault_alone() {
+    for (blame, helps) in [(Blame::Outside, true), (Blame::Job, false), (Blame::Engine, false)] {
+        let mut c = started(setup());
+        decide(&mut c, 4, 10);
+        let actions = feed(&mut c, [commit_failed(blame)]);
+        assert_eq!(stop_of(&actions).map(StopReason::restart_helps), Some(helps), "{blame:?}");
+    }
+}
+
 #[test]
 fn a_refused_commit_stops_the_job_and_says_what_is_lost() {
     let mut c = started(setup());
     decide(&mut c, 4, 10);
-    let event =
-        Event::CommitFailed { sink: "out".into(), checkpoint: CheckpointId(4), reason: "expired".into() };
-    let actions = feed(&mut c, [event]);
+    let actions = feed(&mut c, [commit_failed(Blame::Job)]);
     let Some(reason) = stop_of(&actions) else { panic!("{actions:?}") };
     assert!(
         reason.to_string().contains("sink \"out\" will not commit its output of checkpoint 4"),

@@ -9,8 +9,8 @@ use crate::bounds::{Faults, Met, Mistake};
 use crate::parts::{Channels, Message, forged};
 use crate::world::{Broken, Rules, World, names, prepared};
 use staunch_checkpoint::{
-    Action, CheckpointId, Committable, Coordinator, Event, Expiry, Generation, Kind, Manifest, Part, Record,
-    Recovery, Report, Slot, StopReason,
+    Action, Blame, CheckpointId, Committable, Coordinator, Event, Expiry, Generation, Kind, Manifest, Part,
+    Record, Recovery, Report, Slot, StopReason,
 };
 use std::collections::{BTreeMap, VecDeque};
 pub use steps::{Outcome, Step};
@@ -182,8 +182,8 @@ impl Process {
         let done = left.is_empty();
         let checkpoint = next.checkpoint;
         if !world.commit(rules, self.generation, prepared(&sink, &next)) {
-            let reason = String::new();
-            return self.feed(rules, world, Event::CommitFailed { sink, checkpoint, reason });
+            let (reason, blame) = (String::new(), Blame::Job);
+            return self.feed(rules, world, Event::CommitFailed { sink, checkpoint, reason, blame });
         }
         if done {
             self.commits.remove(&sink);

@@ -18,7 +18,7 @@ use crate::runtime::process::shared::Shared;
 use crate::runtime::process::wall_clock;
 use crossbeam_channel::{Receiver, select};
 use staunch_checkpoint::coordinator::Coordinator;
-use staunch_checkpoint::{Action, CheckpointId, Committable, Event, Expiry, Kind, StopReason};
+use staunch_checkpoint::{Action, Blame, CheckpointId, Committable, Event, Expiry, Kind, StopReason};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -476,8 +476,12 @@ impl Driver {
         let over = match reason {
             StopReason::Finished => Ok(Outcome::Finished),
             StopReason::Stopped => Ok(Outcome::Stopped),
-            StopReason::Internal(_) => Err(Error::internal(reason.to_string())),
-            StopReason::Incompatible(_) => Err(Error::job(reason.to_string())),
+            StopReason::Internal(_) | StopReason::CommitRefused { blame: Blame::Engine, .. } => {
+                Err(Error::internal(reason.to_string()))
+            }
+            StopReason::Incompatible(_) | StopReason::CommitRefused { blame: Blame::Job, .. } => {
+                Err(Error::job(reason.to_string()))
+            }
             StopReason::Fenced => Err(self.fenced(&reason)),
             reason => Err(Error::external(reason.to_string())),
         };

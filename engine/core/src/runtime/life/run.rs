@@ -94,9 +94,10 @@ where
         .enable_all()
         .build()
         .map_err(|e| Error::external("cannot start I/O threads").caused_by(e))?;
+    let running = Io::new(io.handle().clone());
     let ground = Ground {
         storage: Arc::new(directory),
-        io: Io::new(io.handle().clone()),
+        io: running.clone(),
         identity: Identity::of_process(),
         values: SharedValues::default(),
         stage: Arc::clone(stage),
@@ -110,6 +111,7 @@ where
         Err(error) => Err(error),
     };
     stage.leaving("connectors");
+    running.end(IO_SHUTDOWN);
     io.shutdown_timeout(IO_SHUTDOWN);
     result
 }

@@ -227,7 +227,7 @@ fn check_sinks(
     metrics: &Metrics,
 ) -> Result<()> {
     for factory in &registry.sinks {
-        ground.stage.enter(format!("sink `{}`: checking its target", factory.name))?;
+        ground.stage.enter_limited(format!("sink `{}`: checking its target", factory.name))?;
         let context = SinkContext {
             job: config.job.clone(),
             sink: factory.name.clone(),
@@ -242,7 +242,8 @@ fn check_sinks(
             shared: ground.values.clone(),
             metrics: metrics.clone(),
         };
-        caught(&factory.name, || ground.io.block_on(factory.check(context)))?;
+        let check = || ground.io.within(config.open_timeout, "checking its target", factory.check(context));
+        caught(&factory.name, check)?;
     }
     Ok(())
 }
@@ -368,20 +369,22 @@ fn open_committers(
                 "output of the checkpoint is published, unless it already was"
             );
         }
-        stage.enter(format!("sink `{}`: taking its target over", factory.name))?;
-        let context = shared.sink_context(&factory.name, 0);
-        let committer = caught(&factory.name, || shared.io.block_on(factory.recover(context, listed)))?;
+        stage.enter_limited(format!("sink `{}`: taking its target over", factory.name))?;
+        let (context, limit) = (shared.sink_context(&factory.name, 0), shared.config.open_timeout);
+        let recovering = factory.recover(context.clone(), listed.to_vec());
+        let recover = || shared.io.within(limit, "taking its target over", recovering);
+        let mut lanes = vec![caught(&factory.name, recover)?];
         let unanswered =
             |error| Error::external("the target does not answer").caused_by(error).in_step(&factory.name);
         crash::point("recovery.sink_fenced").map_err(unanswered)?;
         let (sender, due) = tokio::sync::mpsc::unbounded_channel();
-        let task = CommitTask {
-            sink: factory.name.clone(),
-            committer,
-            shared: Arc::clone(shared),
-            processes: Arc::clone(processes),
-        };
-        shared.spawn(&factory.name, "the committer", task.run(due));
+        for _ in 0..factory.more_lanes() {
+            let opening = factory.open(context.clone());
+            let open = || shared.io.within(limit, "opening a further committer", opening);
+            lanes.push(caught(&factory.name, open)?);
+        }
+        let task = CommitTask::new(shared, processes, &factory.name, lanes)?;
+        shared.spawn(&factory.name, "committing", task.run(due));
         committers.insert(factory.name.clone(), sender);
     }
     Ok(committers)

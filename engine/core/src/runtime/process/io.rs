@@ -1,6 +1,7 @@
 //! Where connectors, committers and deletions run: threads of their own, or a simulation's hands.
 
 use super::shared::panic_text;
+use super::threads::Threads;
 use crate::error::{Error, Result};
 use std::future::Future;
 use std::time::Duration;
@@ -14,6 +15,7 @@ const THREAD_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Io {
     handle: Handle,
+    threads: Threads,
     /// The runtime that moves only when it is told to.
     #[cfg(feature = "simulation")]
     by_hand: Option<std::sync::Weak<tokio::runtime::Runtime>>,
@@ -22,6 +24,7 @@ pub(crate) struct Io {
 impl Io {
     pub(crate) fn new(handle: Handle) -> Self {
         Self {
+            threads: Threads::new(handle.clone()),
             handle,
             #[cfg(feature = "simulation")]
             by_hand: None,
@@ -31,7 +34,36 @@ impl Io {
     /// Of a runtime that is moved by whoever owns it; the tasks on it must not keep it alive.
     #[cfg(feature = "simulation")]
     pub(crate) fn by_hand(runtime: &std::sync::Arc<tokio::runtime::Runtime>) -> Self {
-        Self { handle: runtime.handle().clone(), by_hand: Some(std::sync::Arc::downgrade(runtime)) }
+        let by_hand = Some(std::sync::Arc::downgrade(runtime));
+        Self { by_hand, ..Self::new(runtime.handle().clone()) }
+    }
+
+    /// The threads of connectors, each for itself; none in a simulation, where everything has its turn.
+    pub(crate) fn threads(&self) -> Option<&Threads> {
+        #[cfg(feature = "simulation")]
+        if self.by_hand.is_some() {
+            return None;
+        }
+        Some(&self.threads)
+    }
+
+    /// Waits for what a connector opens or looks at, for so long at most and without being held up if it blocks. On a
+    /// thread that is not one of these.
+    pub(crate) fn within<R: Send + 'static>(
+        &self,
+        limit: std::time::Duration,
+        what: &str,
+        work: impl Future<Output = Result<R>> + Send + 'static,
+    ) -> Result<R> {
+        match self.threads() {
+            Some(threads) => threads.within(limit, what, work),
+            None => self.block_on(work),
+        }
+    }
+
+    /// Ends what connectors do on threads of their own; what blocks is left alone after a while.
+    pub(crate) fn end(&self, patience: std::time::Duration) {
+        self.threads.end(patience);
     }
 
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>

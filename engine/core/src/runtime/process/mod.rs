@@ -6,5 +6,6 @@ pub(super) mod inbox;
 pub(super) mod io;
 pub(super) mod link;
 pub(super) mod shared;
+pub(super) mod threads;
 pub(super) mod tick;
 pub(super) mod wall_clock;

@@ -161,6 +161,26 @@ impl Shared {
             }
         });
     }
+
+    /// Runs a task of a step where it may block and holds up itself alone; a panic in it ends the generation.
+    pub(crate) fn spawn_apart(
+        self: &Arc<Self>,
+        step: &str,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        let Some(threads) = self.io.threads() else {
+            self.spawn(step, what, task);
+            return Ok(());
+        };
+        let (shared, name) = (Arc::clone(self), step.to_owned());
+        threads.run(&format!("{what} of {step}"), task, move |ended| {
+            if let Err(panic) = ended {
+                let error = Error::job(format!("{what} panicked: {}", panic_text(&*panic)));
+                shared.fail(error.in_step(name));
+            }
+        })
+    }
 }
 
 /// What the coordinator is told.

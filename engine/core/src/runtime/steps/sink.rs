@@ -1,6 +1,6 @@
 //! The driver of every sink: alignment, the writer's task, and the open step that slows sources down.
 //!
-//! The writer runs on the I/O threads. This step hands it batches through a small channel and keeps the
+//! The writer runs on a thread of its own. This step hands it batches through a small channel and keeps the
 //! capability of each until it is written: that is the whole of back-pressure.
 
 use super::alignment::Alignment;
@@ -13,13 +13,17 @@ use crate::runtime::Flow;
 use crate::runtime::control::committing::CommitterFactory;
 use crate::runtime::life::worker::{Site, WorkerContext};
 use crate::runtime::process::shared::Shared;
+use crate::runtime::process::threads::no_answer;
 use crate::runtime::process::tick::Tick;
-use crate::sink::{Sink, SinkContext, SinkWriter};
+use crate::sink::{OPEN_CUTS, Prepared, Sink, SinkContext, SinkWriter};
 use staunch_checkpoint::{CheckpointId, Committable, Part, Report};
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::task::{Context, Poll};
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -27,14 +31,14 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, Probe};
 use timely::progress::frontier::MutableAntichain;
 use timely::scheduling::SyncActivator;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Batches that may wait for the writer.
 const BATCHES_AHEAD: usize = 32;
 
 enum ToWriter<T> {
     Write(Vec<T>),
-    Prepare(CheckpointId),
+    Cut(CheckpointId),
 }
 
 /// Adds a sink to the dataflow.
@@ -110,7 +114,9 @@ impl<T: Send + 'static> Driver<T> {
             activator,
             watch: Arc::clone(&metrics.watch),
         };
-        shared.spawn(name, "the writer", task.run(sink, messages));
+        if let Err(error) = shared.spawn_apart(name, "the writer", task.run(sink, messages)) {
+            shared.fail(error.in_step(name));
+        }
         Self {
             alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee, metrics.stash.clone()),
             queue: VecDeque::new(),
@@ -131,7 +137,7 @@ impl<T: Send + 'static> Driver<T> {
     fn progress(&mut self, frontier: Option<Tick>) {
         while self.alignment.is_complete(frontier) {
             let checkpoint = CheckpointId(self.alignment.epoch());
-            self.queue.push_back((None, ToWriter::Prepare(checkpoint)));
+            self.queue.push_back((None, ToWriter::Cut(checkpoint)));
             let (due, waited) = self.alignment.next_epoch();
             self.shared.metrics.checkpoint_alignment.observe(waited.as_secs_f64());
             for (_, (capability, batch)) in due {
@@ -177,35 +183,52 @@ impl WriterTask {
         }
     }
 
+    /// Opens the writer. The limit is kept elsewhere: opening may block this thread.
+    async fn open<S: Sink>(&self, sink: &S) -> Result<S::Writer> {
+        let (opened, is_open) = oneshot::channel::<()>();
+        let (shared, limit, name) =
+            (Arc::clone(&self.shared), self.context.deadline, self.context.sink.clone());
+        self.shared.spawn(name.clone(), "opening the writer", async move {
+            if tokio::time::timeout(limit, is_open).await.is_err() {
+                shared.fail(no_answer("opening its writer", limit).in_step(name));
+            }
+        });
+        let writer = sink.writer(&self.context).await;
+        drop(opened);
+        writer
+    }
+
     async fn write<S: Sink>(
         &self,
         sink: Arc<S>,
         mut messages: mpsc::Receiver<ToWriter<S::Record>>,
     ) -> Result<()> {
-        let mut writer = sink.writer(&self.context).await?;
+        let mut writer = self.open(&*sink).await?;
+        let mut cuts = Cuts::new(self);
         let mut due = Vec::with_capacity(BATCHES_AHEAD);
-        while messages.recv_many(&mut due, BATCHES_AHEAD).await > 0 {
+        while cuts.idle_beside(messages.recv_many(&mut due, BATCHES_AHEAD)).await? > 0 {
             self.watch.does(Doing::Work);
             for message in due.drain(..) {
                 match message {
-                    ToWriter::Write(records) => writer.write(records).await?,
-                    ToWriter::Prepare(checkpoint) => self.prepare(&mut writer, checkpoint).await?,
+                    ToWriter::Write(records) => cuts.beside(writer.write(records)).await??,
+                    ToWriter::Cut(checkpoint) => {
+                        cuts.have_room().await?;
+                        crash::point_of("sink.preparing", self.context.instance).map_err(unprepared)?;
+                        cuts.add(checkpoint, Box::pin(writer.cut(checkpoint)?));
+                    }
                 }
                 self.written.fetch_add(1, SeqCst);
             }
-            self.watch.does(Doing::Nothing);
             // Fails only when the worker is gone.
             let _ = self.activator.activate();
         }
         Ok(())
     }
 
-    async fn prepare<W: SinkWriter>(&self, writer: &mut W, checkpoint: CheckpointId) -> Result<()> {
-        let failed = |e| Error::external("the output could not be prepared").caused_by(e);
-        crash::point_of("sink.preparing", self.context.instance).map_err(failed)?;
-        let prepared = writer.prepare(checkpoint).await?;
-        crash::point_of("sink.prepared", self.context.instance).map_err(failed)?;
-        let committable = |prepared: crate::sink::Prepared| Committable {
+    /// The vote of this instance.
+    fn answer(&self, checkpoint: CheckpointId, prepared: Vec<Prepared>) -> Result<()> {
+        crash::point_of("sink.prepared", self.context.instance).map_err(unprepared)?;
+        let committable = |prepared: Prepared| Committable {
             checkpoint,
             instance: self.context.instance,
             generation: self.context.generation,
@@ -216,5 +239,81 @@ impl WriterTask {
         let report = Report::Sink(prepared.into_iter().map(committable).collect());
         self.shared.acknowledge(part, checkpoint, report);
         Ok(())
+    }
+}
+
+fn unprepared(error: std::io::Error) -> Error {
+    Error::external("the output could not be prepared").caused_by(error)
+}
+
+type Preparing = Pin<Box<dyn Future<Output = Result<Vec<Prepared>>> + Send>>;
+
+/// The cuts of a writer that are not answered yet.
+struct Cuts<'a> {
+    task: &'a WriterTask,
+    /// In the order of the cuts, each with its answer once it has one.
+    open: VecDeque<(CheckpointId, Preparing, Option<Vec<Prepared>>)>,
+    /// Nothing else is being done.
+    idle: bool,
+}
+
+impl<'a> Cuts<'a> {
+    fn new(task: &'a WriterTask) -> Self {
+        Self { task, open: VecDeque::new(), idle: false }
+    }
+
+    fn add(&mut self, checkpoint: CheckpointId, preparing: Preparing) {
+        self.open.push_back((checkpoint, preparing, None));
+    }
+
+    /// Lets all open cuts go on, and answers those that are done, in their order.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        for (_, preparing, answer) in &mut self.open {
+            if answer.is_none()
+                && let Poll::Ready(done) = preparing.as_mut().poll(cx)
+            {
+                *answer = Some(done?);
+            }
+        }
+        while let Some(prepared) = self.open.front_mut().and_then(|(.., answer)| answer.take()) {
+            if let Some((checkpoint, ..)) = self.open.pop_front() {
+                self.task.answer(checkpoint, prepared)?;
+            }
+        }
+        if self.idle && self.open.is_empty() {
+            self.task.watch.does(Doing::Nothing);
+        }
+        Ok(())
+    }
+
+    /// The same as [`Cuts::beside`] for work that is only waiting for more.
+    async fn idle_beside<R>(&mut self, work: impl Future<Output = R>) -> Result<R> {
+        self.idle = true;
+        let done = self.beside(work).await;
+        self.idle = false;
+        done
+    }
+
+    /// Waits for `work`, and lets the cuts go on meanwhile.
+    async fn beside<R>(&mut self, work: impl Future<Output = R>) -> Result<R> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            // First: work that is always ready must not keep them waiting.
+            if let Err(error) = self.go_on(cx) {
+                return Poll::Ready(Err(error));
+            }
+            work.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Waits until another cut may be open.
+    async fn have_room(&mut self) -> Result<()> {
+        poll_fn(|cx| match self.go_on(cx) {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(()) if self.open.len() < OPEN_CUTS => Poll::Ready(Ok(())),
+            Ok(()) => Poll::Pending,
+        })
+        .await
     }
 }

@@ -11,8 +11,11 @@ use staunch::core::context::SharedValues;
 use staunch::core::sink::{CommitError, Committer, Prepared, Sink, SinkContext, SinkWriter};
 use staunch::core::{CheckpointId, Committable, Error, Generation, Result};
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// How often a commit is asked for that says `Retry`; the engine does so for a minute.
@@ -205,6 +208,47 @@ impl<T: Target> Life<T> {
     }
 }
 
+type Preparing = Pin<Box<dyn Future<Output = Result<Vec<Prepared>>> + Send>>;
+
+/// The open cuts of all instances for one checkpoint. Dropping it is a crash before they have answered.
+pub struct Cut {
+    checkpoint: u32,
+    generation: Generation,
+    open: Vec<Preparing>,
+}
+
+impl Cut {
+    /// What the manifest lists.
+    ///
+    /// # Errors
+    /// As those of the sink.
+    pub async fn answers(self) -> Result<Vec<Committable>> {
+        let mut all = Vec::new();
+        for (instance, preparing) in (0..).zip(self.open) {
+            for prepared in preparing.await? {
+                all.push(committable(self.checkpoint, instance, self.generation.0, &prepared)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The same, where the rule needs it to succeed.
+    pub(super) async fn answered(self) -> Result<Vec<Committable>, Stop> {
+        let checkpoint = self.checkpoint;
+        self.answers().await.map_err(|e| Stop::failed(format!("the cut of checkpoint {checkpoint}"), &e))
+    }
+
+    /// Lets the cuts begin what they do; their answers are heard by nobody.
+    pub(super) async fn begin(&mut self) {
+        let mut open = std::mem::take(&mut self.open);
+        poll_fn(|cx: &mut Context<'_>| {
+            open.retain_mut(|preparing| preparing.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 impl<S: Sink> Start<S> {
     /// Writes records, dealt out to the instances in turn.
     ///
@@ -222,18 +266,29 @@ impl<S: Sink> Start<S> {
         Ok(())
     }
 
-    /// Prepares all instances; what comes back goes into the manifest.
+    /// Cuts all instances and waits for their answers; what comes back goes into the manifest.
     ///
     /// # Errors
     /// As those of the sink.
     pub async fn prepare(&mut self, checkpoint: u32) -> Result<Vec<Committable>> {
-        let mut all = Vec::new();
-        for (instance, writer) in (0..).zip(&mut self.writers) {
-            for prepared in writer.prepare(CheckpointId(checkpoint)).await? {
-                all.push(committable(checkpoint, instance, self.generation.0, &prepared)?);
-            }
+        self.cut(checkpoint)?.answers().await
+    }
+
+    /// Cuts all instances. The answers are waited for later, or never.
+    ///
+    /// # Errors
+    /// As those of the sink.
+    pub fn cut(&mut self, checkpoint: u32) -> Result<Cut> {
+        let mut open: Vec<Preparing> = Vec::new();
+        for writer in &mut self.writers {
+            open.push(Box::pin(writer.cut(CheckpointId(checkpoint))?));
         }
-        Ok(all)
+        Ok(Cut { checkpoint, generation: self.generation, open })
+    }
+
+    /// Cuts, where the rule needs it to succeed.
+    pub(super) fn begin_cut(&mut self, checkpoint: u32) -> Result<Cut, Stop> {
+        self.cut(checkpoint).map_err(|e| Stop::failed(format!("the cut of checkpoint {checkpoint}"), &e))
     }
 
     /// Commits, once.

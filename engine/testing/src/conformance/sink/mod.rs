@@ -16,11 +16,12 @@
 //! [`Life`] and [`Start`] are public, for what only one connector can do wrong.
 
 mod collected;
+mod cuts;
 mod habits;
 mod life;
 mod windows;
 
-pub use life::{Life, Row, Start, committable, row, rows};
+pub use life::{Cut, Life, Row, Start, committable, row, rows};
 
 use super::{Can, Outcome, Report, Rule, Verdict, Violation, Watch, as_test, rule_of, table};
 use crate::storage::MemoryStorage;
@@ -110,6 +111,14 @@ macro_rules! __sink_rules {
                 "a recovery by an older start than the newest is refused, and the newest goes on";
             windows::i_a_savepoint_is_committed_by_a_later_start Some('i'),
                 "output of a savepoint survives starts that crash before they commit, and is published by a later one";
+            cuts::a_crash_while_a_cut_is_open_shows_nothing Some('a'),
+                "a crash while a cut is open, with records of the next epoch written, shows nothing and leaves nothing";
+            cuts::records_after_a_cut_belong_to_the_next_epoch None,
+                "records that are written after a cut and before its answer are published by the next checkpoint, not by this";
+            cuts::records_after_a_cut_are_gone_with_a_crash Some('d'),
+                "after a crash a cut that was answered is published, and what was written after it is not";
+            cuts::two_cuts_may_be_open None,
+                "the next cut may come before the answer to the last, and each answers for its own epoch";
             habits::a_check_leaves_no_trace None,
                 "opening a committer and checking the target takes nothing over: the running start goes on";
             habits::a_start_with_other_instances_goes_on None,
