@@ -434,6 +434,86 @@ fn a_replaced_database_is_refused() {
     });
 }
 
+/// A database that was written to by two starts, the second of which decided the newest checkpoint.
+async fn written_twice() -> (Life<Database>, std::path::PathBuf) {
+    let mut life = Life::new(database());
+    let copy = life.target.0.path().join("older.db");
+    for (checkpoint, range) in [(1, 0..4), (2, 4..8)] {
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(range)).await.unwrap();
+        let listed = start.prepare(checkpoint).await.unwrap();
+        start.commit(&listed).await.unwrap();
+        drop(start);
+        if checkpoint == 1 {
+            life.target.run("PRAGMA wal_checkpoint(TRUNCATE)");
+            std::fs::copy(life.target.path(), &copy).unwrap();
+        }
+    }
+    life.target.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    (life, copy)
+}
+
+#[test]
+fn a_database_that_was_replaced_while_the_job_was_stopped_is_refused_and_nothing_is_made_in_it() {
+    run(async {
+        type Strike = fn(&std::path::Path, &std::path::Path);
+        let strikes: [(&str, Strike, &str); 3] = [
+            ("removed", |_, _| {}, "there is no such file"),
+            (
+                "another one",
+                |path, _| drop(rusqlite::Connection::open(path).unwrap().execute_batch("CREATE TABLE a (b)")),
+                "it has no mark of this sink",
+            ),
+            ("an older copy", |path, copy| assert!(std::fs::copy(copy, path).unwrap() > 0), "no start after 1"),
+        ];
+        for (what, strike, wanted) in strikes {
+            let (life, copy) = written_twice().await;
+            let path = life.target.path();
+            for name in ["out.db", "out.db-wal", "out.db-shm"] {
+                let _ = std::fs::remove_file(path.with_file_name(name));
+            }
+            strike(&path, &copy);
+            let before = std::fs::read(&path).ok();
+            let mut context = life.context(3, 0);
+            context.taken_over_by = Some(staunch_core::Generation(2));
+            use staunch_core::sink::Committer;
+            for taking_over in [false, true] {
+                let mut committer = life.target.sink().committer(&context).await.unwrap();
+                let refused = match taking_over {
+                    false => committer.check().await,
+                    true => committer.recover(&[]).await.map(drop),
+                };
+                let error = refused.unwrap_err();
+                assert_eq!(error.kind(), Kind::Job, "{what}: {error}");
+                let text = error.to_string();
+                assert!(text.contains(wanted) && text.contains("give the sink another name"), "{what}: {text}");
+            }
+            let has_table = before.is_some() && {
+                let found = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'rows')";
+                life.target.open().query_row(found, [], |r| r.get(0)).unwrap()
+            };
+            assert_eq!(has_table, what == "an older copy", "{what}: no table is made");
+            assert!(before.is_some() || !path.exists(), "{what}: no database is made");
+        }
+    });
+}
+
+#[test]
+fn the_same_database_goes_on_after_a_stop_and_another_one_under_another_name_of_the_sink() {
+    run(async {
+        let (life, _) = written_twice().await;
+        let mut context = life.context(3, 0);
+        context.taken_over_by = Some(staunch_core::Generation(2));
+        use staunch_core::sink::Committer;
+        life.target.sink().committer(&context).await.unwrap().recover(&[]).await.unwrap();
+        let elsewhere = database();
+        context.sink = "renamed".into();
+        // The checkpoint has no sink of this name.
+        context.taken_over_by = None;
+        elsewhere.sink().committer(&context).await.unwrap().recover(&[]).await.unwrap();
+    });
+}
+
 #[test]
 fn a_table_of_another_run_says_how_to_start_over() {
     run(async {

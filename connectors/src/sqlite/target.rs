@@ -99,11 +99,14 @@ impl<T> Target<T> {
         context.shared.get(&key, async { Ok(OnceLock::new()) }).await
     }
 
-    fn open(&self, shelf: &Shelf) -> Result<Open> {
+    fn open(&self, shelf: &Shelf, context: &SinkContext) -> Result<Open> {
         self.check_names()?;
         // A missing database would be made anew, and a new one filled with what comes next.
         if let Some(known) = shelf.get() {
             known.identity.check(&self.path)?;
+        }
+        if context.taken_over_by.is_some() && Identity::of(&self.path)?.is_none() {
+            return Err(tokens::not_the_same(&self.place(), &context.sink, "there is no such file"));
         }
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if self.create.is_some() {
@@ -125,6 +128,8 @@ impl<T> Target<T> {
             Ok(mode.eq_ignore_ascii_case("wal"))
         };
         let has_log = prepare().map_err(|e| failed("cannot write", e))?;
+        // Before anything is made in a database that may be somebody else's.
+        tokens::check(&database, context, &self.place()).map_err(|e| failed("cannot read", e))??;
         if let Some(statement) = &self.create {
             database
                 .execute_batch(statement)
@@ -285,9 +290,8 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         let shelf = self.shelf(context).await?;
         if shelf.get().is_none() {
             // In this process nobody has opened it yet.
-            let target = self.clone();
-            let shelf = Arc::clone(&shelf);
-            blocking(move || target.open(&shelf).map(drop)).await??;
+            let (target, context, shelf) = (self.clone(), context.clone(), Arc::clone(&shelf));
+            blocking(move || target.open(&shelf, &context).map(drop)).await??;
         }
         if let Some(known) = shelf.get() {
             let _ = self.known.set(Arc::clone(known));
@@ -302,8 +306,8 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
     }
 
     async fn connect(&self, context: &SinkContext) -> Result<Connection> {
-        let (target, shelf) = (self.clone(), self.shelf(context).await?);
-        let open = blocking(move || target.open(&shelf)).await??;
+        let (target, context, shelf) = (self.clone(), context.clone(), self.shelf(context).await?);
+        let open = blocking(move || target.open(&shelf, &context)).await??;
         Ok(Connection(Arc::new(Mutex::new(open))))
     }
 

@@ -19,18 +19,31 @@ const TABLES: &str = "
 /// What a check found, if SQLite itself worked.
 pub(super) type Checked<T> = rusqlite::Result<Result<T>>;
 
-/// Whether the target belongs to another run; changes nothing.
+/// Whether the target belongs to another run, or is not the one that earlier starts wrote to; changes nothing.
 pub(super) fn check(connection: &Connection, context: &SinkContext, place: &str) -> Checked<()> {
-    let SinkContext { job, sink, lineage, .. } = context;
     let known =
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_staunch_fence')";
-    if !connection.query_row(known, [], |row| row.get::<_, bool>(0))? {
-        return Ok(Ok(()));
-    }
-    Ok(match read_fence(connection, job, sink)? {
-        Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
+    let found = match connection.query_row(known, [], |row| row.get::<_, bool>(0))? {
+        true => read_fence(connection, &context.job, &context.sink)?,
+        false => None,
+    };
+    Ok(check_found(found, context, place))
+}
+
+fn check_found(found: Option<(String, Generation)>, context: &SinkContext, place: &str) -> Result<()> {
+    let SinkContext { job, sink, lineage, .. } = context;
+    match (found, context.taken_over_by) {
+        (Some((other, _)), _) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
+        (Some((_, last)), Some(needed)) if last < needed => {
+            let why = format!("no start after {last} has written there, and start {needed} of the job has written");
+            Err(not_the_same(place, sink, &why))
+        }
+        (None, Some(needed)) => {
+            let why = format!("it has no mark of this sink, to which start {needed} of the job has written");
+            Err(not_the_same(place, sink, &why))
+        }
         _ => Ok(()),
-    })
+    }
 }
 
 /// Takes the target over, unless it belongs to another run or a newer start.
@@ -38,14 +51,15 @@ pub(super) fn fence(connection: &mut Connection, context: &SinkContext, place: &
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(TABLES)?;
     let SinkContext { job, sink, lineage, generation, .. } = context;
-    match read_fence(&tx, job, sink)? {
-        Some((other, _)) if other != *lineage => {
-            return Ok(Err(another_run(place, job, sink, &other, lineage)));
-        }
-        Some((_, newer)) if newer > *generation => {
-            return Ok(Err(fenced(place, sink, newer, *generation)));
-        }
-        _ => {}
+    let found = read_fence(&tx, job, sink)?;
+    if let Some((other, newer)) = &found
+        && other == lineage
+        && newer > generation
+    {
+        return Ok(Err(fenced(place, sink, *newer, *generation)));
+    }
+    if let Err(refused) = check_found(found, context, place) {
+        return Ok(Err(refused));
     }
     tx.execute(
         "INSERT INTO _staunch_fence (job, sink, lineage, generation) VALUES (?, ?, ?, ?)
@@ -151,6 +165,15 @@ fn another_run(place: &str, job: &str, sink: &str, other: &str, ours: &str) -> E
          another database, or continue that run from its checkpoints, or start over: empty the table and run \
          `DELETE FROM _staunch_fence WHERE job = '{job}' AND sink = '{sink}'; \
          DELETE FROM _staunch_commits WHERE job = '{job}' AND sink = '{sink}';`"
+    ))
+}
+
+/// What to say of a target that is not the one that earlier starts wrote to.
+pub(super) fn not_the_same(place: &str, sink: &str, why: &str) -> Error {
+    Error::job(format!(
+        "{place} is not the database that sink `{sink}` wrote to before, or an older copy of it: {why}. Rows that were \
+         committed would be missing. Put that database back and run the job again; or start over with --from none and \
+         another database; or, to go on with this one from here, give the sink another name"
     ))
 }
 

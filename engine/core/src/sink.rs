@@ -180,6 +180,9 @@ pub struct SinkContext {
     pub next_checkpoint: CheckpointId,
     /// True if the job starts from nothing, so that no output of this lineage can exist yet.
     pub fresh: bool,
+    /// The start that decided the checkpoint from which the job goes on, if that checkpoint has this sink: it had taken
+    /// the target over. A target that was never taken over by it or a later start is another one, or an older copy.
+    pub taken_over_by: Option<Generation>,
     /// The checkpoint storage, for sinks that stage their output there. Blocking calls.
     pub storage: Arc<dyn Storage>,
     /// How long opening, checking or recovering may take. The run ends with an error if it takes longer.
@@ -202,6 +205,7 @@ impl SinkContext {
             instances: 1,
             next_checkpoint: CheckpointId(u32::MAX),
             fresh: true,
+            taken_over_by: None,
             storage: Arc::new(InMemoryStorage::default()),
             deadline: Duration::from_secs(60),
             shared: SharedValues::default(),

@@ -22,10 +22,11 @@ pub const POINTS: &[&str] = &[
     "storage.temporary_written",
     "storage.temporary_synced",
     "storage.visible",
-    // (worker) Prepare begins; some output is outside of the process, and prepare is not over (a part file is
-    // written and not synced, or a chunk of staged rows is stored, and in no list); all is durable, and nobody
-    // knows how it is called.
+    // (worker) An epoch is about to be cut; it is cut, the next may be written, and nothing is prepared; some output
+    // is outside of the process, and prepare is not over (a part file is written and not synced, or a chunk of
+    // staged rows is stored, and in no list); all is durable, and nobody knows how it is called.
     "sink.preparing",
+    "sink.cut",
     "sink.half_flushed",
     "sink.prepared",
     // (worker) An acknowledgement is about to be sent. These are messages: they can also be lost, doubled
@@ -38,6 +39,8 @@ pub const POINTS: &[&str] = &[
     "decision.due",
     // The same, while output of an earlier checkpoint is not confirmed.
     "decision.while_pending",
+    // A file of splits that have settled is in the storage, and no record names it.
+    "splits.stored",
     // The record: half of it in a temporary file; all of it; synced; linked, and the folder not synced.
     "decision.torn",
     "decision.temporary_written",

@@ -95,6 +95,8 @@ pub struct Life {
     pub impatient: bool,
     /// Which checkpoint it begins from, if not the newest.
     pub from: Option<u32>,
+    /// How long publishing may take, as an argument, if it is to be another time than usual.
+    pub commit_timeout: Option<&'static str>,
 }
 
 impl Victim {
@@ -234,6 +236,9 @@ impl Victim {
         }
         if let Some(checkpoint) = life.from {
             command.args(["--from", &checkpoint.to_string()]);
+        }
+        if let Some(limit) = life.commit_timeout {
+            command.args(["--commit-timeout", limit]);
         }
         command.envs(life.variables.iter().map(|(name, value)| (name, value)));
         if let Some(crash) = &life.crash {

@@ -166,6 +166,7 @@ fn rows_in(output: &Path) -> Vec<(u64, u64)> {
 fn a_real_sink_of_files_has_every_row_once_wherever_it_dies() {
     let points = [
         "sink.preparing",
+        "sink.cut",
         "sink.half_flushed",
         "sink.prepared",
         "decision.made",

@@ -41,7 +41,9 @@ pub enum Ends {
     Killed,
     /// It stops, and later ends in any way.
     Stopped,
-    /// Well, or with an error that says where.
+    /// Well, or with an error that says where and that starting again may help.
+    Passing,
+    /// Well, or with an error that says where: a person may have to look.
     Either,
     /// Well: this has to be borne.
     Well,
@@ -113,11 +115,11 @@ impl Fault {
             Fault::Stop => Ends::Stopped,
             Fault::Error
             | Fault::Full
-            | Fault::Forbidden
             | Fault::Descriptors
             | Fault::Interrupted
             | Fault::Lie
-            | Fault::Repeated => Ends::Either,
+            | Fault::Repeated => Ends::Passing,
+            Fault::Forbidden => Ends::Either,
             Fault::Short | Fault::Sleep => Ends::Well,
         }
     }

@@ -230,6 +230,7 @@ fn judged(fault: Fault, status: ExitStatus, victim: &Victim, life: u32) -> Resul
     let place = victim.checkpoints().parent().map(|dir| dir.display().to_string()).unwrap_or_default();
     let names_a_place = error.contains(&place) || error.contains("step `") || error.contains("sink `");
     let is_right = match ends {
+        Ends::Passing => status.code() == Some(1) && names_a_place,
         Ends::Either => matches!(status.code(), Some(1 | 2)) && names_a_place,
         // It is told that it was replaced, wherever it notices.
         Ends::Stopped => matches!(status.code(), Some(1 | 2)) && !error.is_empty(),

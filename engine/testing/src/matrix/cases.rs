@@ -87,8 +87,10 @@ const FALLIBLE: &[&str] = &[
     "storage.temporary_synced",
     "storage.visible",
     "sink.preparing",
+    "sink.cut",
     "sink.half_flushed",
     "sink.prepared",
+    "splits.stored",
     "decision.torn",
     "decision.temporary_written",
     "decision.temporary_synced",
@@ -109,6 +111,7 @@ const OF_WORKERS: &[&str] = &[
     "state.frozen",
     "state.file_written",
     "sink.preparing",
+    "sink.cut",
     "sink.half_flushed",
     "sink.prepared",
     "ack.source",
@@ -125,6 +128,7 @@ const OF_WORKERS: &[&str] = &[
 /// these are passed with each sink alone, too.
 const OF_SINKS: &[&str] = &[
     "sink.preparing",
+    "sink.cut",
     "sink.half_flushed",
     "sink.prepared",
     "ack.sink",

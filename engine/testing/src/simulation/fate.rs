@@ -20,7 +20,7 @@ const OUT_OF_TIME: &str = "(--commit-timeout)";
 
 /// Crash points that take their random numbers elsewhere, so that seeds that once found a bug stay the runs they
 /// were.
-pub const ADDED_LATER: &[&str] = &["sink.half_flushed"];
+pub const ADDED_LATER: &[&str] = &["sink.half_flushed", "sink.cut", "splits.stored"];
 
 /// How an effect goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

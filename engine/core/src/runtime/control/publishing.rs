@@ -55,8 +55,10 @@ impl Driver {
         let (log, storage) = (self.log.clone(), Arc::clone(&self.shared.storage));
         self.ask_storage(checkpoint, slot, move || {
             for file in &segments {
-                if let Err(error) = storage.put(&file.name, &file.bytes) {
-                    return Published::Failed(error.to_string());
+                let stored = storage.put(&file.name, &file.bytes).map_err(|e| e.to_string());
+                let stored = stored.and_then(|()| crash::point("splits.stored").map_err(|e| e.to_string()));
+                if let Err(reason) = stored {
+                    return Published::Failed(reason);
                 }
             }
             log.publish(slot, &manifest)

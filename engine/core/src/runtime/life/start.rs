@@ -19,7 +19,7 @@ use crate::runtime::control::message::Message;
 use crate::runtime::control::processes::{Own, OwnPeer, Processes};
 use crate::runtime::control::splits::{Enumerator, SplitHub};
 use crate::runtime::process::io::Io;
-use crate::runtime::process::shared::{Shared, SharedParts, caught};
+use crate::runtime::process::shared::{Shared, SharedParts, caught, taken_over_by};
 use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
 use staunch_checkpoint::coordinator::{Coordinator, Setup};
@@ -237,6 +237,7 @@ fn check_sinks(
             instances: config.workers as u32,
             next_checkpoint: recovery.next_checkpoint,
             fresh: recovery.restore.is_none(),
+            taken_over_by: recovery.restore.as_ref().and_then(|(_, m)| taken_over_by(m, &factory.name)),
             storage: Arc::clone(&ground.storage),
             deadline: config.open_timeout,
             shared: ground.values.clone(),

@@ -360,12 +360,18 @@ impl Shared {
             instances: self.config.workers as u32,
             next_checkpoint: self.first_epoch,
             fresh: self.restored.is_none(),
+            taken_over_by: self.restored.as_ref().and_then(|m| taken_over_by(m, sink)),
             storage: Arc::clone(&self.storage),
             deadline: self.config.open_timeout,
             shared: self.values.clone(),
             metrics: self.metrics.clone(),
         }
     }
+}
+
+/// The start that had taken over a sink's target when a checkpoint was decided; none if it does not have the sink.
+pub(crate) fn taken_over_by(manifest: &Manifest, sink: &str) -> Option<Generation> {
+    manifest.sinks.contains_key(sink).then_some(manifest.generation)
 }
 
 /// Runs what a connector or the job's own code does for a step; a panic becomes an error of the step.

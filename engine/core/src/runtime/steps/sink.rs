@@ -214,7 +214,7 @@ impl WriterTask {
                     ToWriter::Cut(checkpoint) => {
                         cuts.have_room().await?;
                         crash::point_of("sink.preparing", self.context.instance).map_err(unprepared)?;
-                        cuts.add(checkpoint, Box::pin(writer.cut(checkpoint)?));
+                        cuts.add(checkpoint, writer.cut(checkpoint)?);
                     }
                 }
                 self.written.fetch_add(1, SeqCst);
@@ -262,8 +262,17 @@ impl<'a> Cuts<'a> {
         Self { task, open: VecDeque::new(), idle: false }
     }
 
-    fn add(&mut self, checkpoint: CheckpointId, preparing: Preparing) {
-        self.open.push_back((checkpoint, preparing, None));
+    fn add(
+        &mut self,
+        checkpoint: CheckpointId,
+        preparing: impl Future<Output = Result<Vec<Prepared>>> + Send + 'static,
+    ) {
+        let instance = self.task.context.instance;
+        let preparing = async move {
+            crash::point_of("sink.cut", instance).map_err(unprepared)?;
+            preparing.await
+        };
+        self.open.push_back((checkpoint, Box::pin(preparing), None));
     }
 
     /// Lets all open cuts go on, and answers those that are done, in their order.
