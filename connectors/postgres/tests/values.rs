@@ -22,7 +22,7 @@ async fn write<T: Serialize + Send + 'static>(schema: &Schema, record: T) -> Res
         assert_eq!(error.kind(), Kind::Job);
         return Err(error.to_string());
     }
-    let prepared = writer.prepare(CheckpointId(1)).await.unwrap().remove(0);
+    let prepared = writer.cut(CheckpointId(1)).unwrap().await.unwrap().remove(0);
     committer.commit(&[committable(1, 0, 1, &prepared).unwrap()]).await.map_err(|e| e.to_string())
 }
 
