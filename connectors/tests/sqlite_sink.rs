@@ -464,7 +464,11 @@ fn a_database_that_was_replaced_while_the_job_was_stopped_is_refused_and_nothing
                 |path, _| drop(rusqlite::Connection::open(path).unwrap().execute_batch("CREATE TABLE a (b)")),
                 "it has no mark of this sink",
             ),
-            ("an older copy", |path, copy| assert!(std::fs::copy(copy, path).unwrap() > 0), "no start after 1"),
+            (
+                "an older copy",
+                |path, copy| assert!(std::fs::copy(copy, path).unwrap() > 0),
+                "no start after 1",
+            ),
         ];
         for (what, strike, wanted) in strikes {
             let (life, copy) = written_twice().await;
@@ -486,7 +490,10 @@ fn a_database_that_was_replaced_while_the_job_was_stopped_is_refused_and_nothing
                 let error = refused.unwrap_err();
                 assert_eq!(error.kind(), Kind::Job, "{what}: {error}");
                 let text = error.to_string();
-                assert!(text.contains(wanted) && text.contains("give the sink another name"), "{what}: {text}");
+                assert!(
+                    text.contains(wanted) && text.contains("give the sink another name"),
+                    "{what}: {text}"
+                );
             }
             let has_table = before.is_some() && {
                 let found = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'rows')";

@@ -35,7 +35,8 @@ fn check_found(found: Option<(String, Generation)>, context: &SinkContext, place
     match (found, context.taken_over_by) {
         (Some((other, _)), _) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
         (Some((_, last)), Some(needed)) if last < needed => {
-            let why = format!("no start after {last} has written there, and start {needed} of the job has written");
+            let why =
+                format!("no start after {last} has written there, and start {needed} of the job has written");
             Err(not_the_same(place, sink, &why))
         }
         (None, Some(needed)) => {

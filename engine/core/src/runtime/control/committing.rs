@@ -164,7 +164,12 @@ impl CommitTask {
     ) -> Result<Self> {
         let lanes = committers.into_iter().map(|committer| Lane::open(shared, sink, committer));
         let lanes = lanes.collect::<Result<_>>().map_err(|e| e.in_step(sink))?;
-        Ok(Self { sink: sink.to_owned(), lanes, shared: Arc::clone(shared), processes: Arc::clone(processes) })
+        Ok(Self {
+            sink: sink.to_owned(),
+            lanes,
+            shared: Arc::clone(shared),
+            processes: Arc::clone(processes),
+        })
     }
 
     /// Has published what comes, in order, until nobody sends any more.
