@@ -98,7 +98,8 @@ pub(crate) async fn connect(
     let mut config = config.clone();
     let mut name =
         format!("{} {} {}/{}", family(context, table), context.generation, context.job, context.sink);
-    name.truncate(name.floor_char_boundary(MOST_NAME_BYTES));
+    let fits = (0..=MOST_NAME_BYTES.min(name.len())).rev().find(|at| name.is_char_boundary(*at));
+    name.truncate(fits.unwrap_or(0));
     config.application_name(&name);
     let opening = async {
         let (client, connection) = config.connect(NoTls).await?;

@@ -41,7 +41,7 @@ pub(crate) fn text(kind: &Kind, text: &str, out: &mut BytesMut) -> Result<(), Re
         },
         Kind::Time(_) => match text.parse::<civil::Time>() {
             Ok(time) if is_plain(text) => {
-                let nanoseconds = i128::from(time.duration_since(civil::Time::midnight()).as_nanos());
+                let nanoseconds = time.duration_since(civil::Time::midnight()).as_nanos();
                 out.put_i64(microseconds(kind, text, nanoseconds)?);
                 Ok(())
             }

@@ -30,7 +30,7 @@ fn config(folder: &Path, name: &str, worker: u32, workers: u32, budget: usize) -
         spill_dir: folder.join(format!("{name}-{worker}-of-{workers}")),
         spill: SHARED.get_or_init(|| SpillShared::new(1 << 20, 8 << 20)).clone(),
         // Of one worker all that is frozen goes through a scratch file, of the next nothing.
-        frozen_bytes: if worker % 2 == 0 { 0 } else { TableConfig::FROZEN_BYTES },
+        frozen_bytes: if worker.is_multiple_of(2) { 0 } else { TableConfig::FROZEN_BYTES },
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a supervisor is told by a real process whose database does not do as it should: 1, start it again; 2, a person has
 //! to look.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use rusqlite::Connection;
 use staunch_testing::attack::{Case, Fault, Life as Attacked, SKIPPED, cases, learn, run_all};
