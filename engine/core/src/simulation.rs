@@ -10,6 +10,26 @@
 
 pub use crate::runtime::simulated::{Actor, Died, Process, Setup, Started};
 
+/// Several processes of one job in this one, on threads that move by themselves.
+pub mod several {
+    pub use crate::runtime::simulated::several::{Cutter, Setup};
+
+    use crate::control::Outcome;
+    use crate::error::Result;
+    use crate::job::Job;
+
+    /// Runs a job to its end; how it ended in each process, the coordinator's own first.
+    ///
+    /// # Errors
+    /// None of the processes began.
+    pub fn run<B>(build: B, setup: &Setup) -> Result<Vec<Result<Outcome>>>
+    where
+        B: for<'s> Fn(&Job<'s>) -> Result<()> + Send + Sync + 'static,
+    {
+        crate::runtime::simulated::several::run_graph(crate::run::graph(build), setup)
+    }
+}
+
 use crate::error::Result;
 use crate::job::Job;
 

@@ -237,14 +237,14 @@ impl Driver {
     fn started(&mut self) {
         let (now, took) = (wall_clock::now(), self.began.elapsed());
         self.shared.metrics.restore_seconds.set(took.as_secs_f64());
-        tracing::info!(workers = self.shared.config.workers, ?took, "running");
+        tracing::info!(workers = self.shared.agreed.workers, ?took, "running");
         self.state.started = Some(now);
         self.state.last_decided = now;
         self.state.due = self.shared.config.checkpoint_every.map(|every| now + every);
-        self.state.epochs.insert(self.shared.first_epoch.0, now);
+        self.state.epochs.insert(self.shared.agreed.first_epoch.0, now);
         self.controls.tell(|| JobEvent::Started {
-            generation: self.shared.generation,
-            restored: self.shared.restored.as_ref().map(|restored| restored.checkpoint),
+            generation: self.shared.agreed.generation,
+            restored: self.shared.agreed.restored.as_ref().map(|restored| restored.checkpoint),
         });
         if self.open_inputs == 0 && !self.state.ending {
             self.finish();
@@ -351,7 +351,7 @@ impl Driver {
             self.state.epochs.retain(|epoch, _| *epoch > upto.0);
         }
         let committed = matches!(event, Event::Committed { .. });
-        let neighbour = planted::counted_twice(&event, self.shared.config.workers);
+        let neighbour = planted::counted_twice(&event, self.shared.agreed.workers);
         let mut actions = self.protocol.handle(event, wall_clock::unix_ms());
         actions
             .extend(neighbour.into_iter().flat_map(|ack| self.protocol.handle(ack, wall_clock::unix_ms())));
@@ -492,7 +492,7 @@ impl Driver {
     /// fenced in its turn. If there is none, the storage has done what it called failed, and a restart finds out.
     fn fenced(&self, reason: &StopReason) -> Error {
         let place = self.shared.storage.place();
-        match self.log.holder_after(self.shared.generation) {
+        match self.log.holder_after(self.shared.agreed.generation) {
             Ok(Some(holder)) => Error::job(format!("{reason}: {holder}")),
             Ok(None) => Error::external(format!(
                 "the checkpoint log in {place} holds a record that this process was told could not be written; a \

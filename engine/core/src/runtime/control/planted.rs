@@ -30,7 +30,7 @@ pub(crate) fn commit_early(
 
 /// Bug `acknowledgement_counted_twice`: what the first instance of a sink says is taken for the word of the
 /// second one too.
-pub(crate) fn counted_twice(event: &Event, workers: usize) -> Option<Event> {
+pub(crate) fn counted_twice(event: &Event, workers: u32) -> Option<Event> {
     if workers < 2 || !crash::bug("acknowledgement_counted_twice") {
         return None;
     }

@@ -53,9 +53,15 @@ impl Processes {
         })
     }
 
-    /// The processes there are, once.
-    pub(crate) fn connect(&self, peers: Vec<Box<dyn Peer>>) {
+    /// Says once which processes there are: the coordinator's own and the others, which are sent what is agreed on.
+    pub(crate) fn connect(&self, own: &Arc<Shared>, others: Vec<Box<dyn Peer>>) {
+        let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(OwnPeer(Arc::downgrade(own)))];
+        peers.extend(others);
         let _ = self.peers.set(peers);
+        for process in 1..self.peers().len() {
+            let agreed = Box::new((*own.agreed).clone());
+            self.send(process, ToProcess::Join { process: process as u32, agreed });
+        }
     }
 
     fn peers(&self) -> &[Box<dyn Peer>] {
@@ -263,7 +269,7 @@ impl Link for Own {
 }
 
 /// The other end of [`Own`].
-pub(crate) struct OwnPeer(pub(crate) Weak<Shared>);
+struct OwnPeer(Weak<Shared>);
 
 impl Peer for OwnPeer {
     fn send(&self, message: ToProcess) -> bool {

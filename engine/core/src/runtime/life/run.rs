@@ -101,6 +101,7 @@ where
         identity: Identity::of_process(),
         values: SharedValues::default(),
         stage: Arc::clone(stage),
+        others: Vec::new(),
     };
     let result = match begin(ground, plan, registry, config, controls, metrics) {
         Ok(Some(ready)) => stage.running().and_then(|()| live(build, ready, stage)),
@@ -159,7 +160,7 @@ where
             worker.step_or_park(Some(PARK));
         }
     };
-    let workers = start_workers(build, &ready, |_| {}, pace);
+    let workers = start_workers(build, vec![Arc::clone(&ready.shared)], |_| {}, pace);
     let (driver, end) = ready.into_end();
     let ended_well = match workers {
         Ok(workers) => work(&processes, driver, workers, stage),
@@ -176,30 +177,31 @@ where
     Ok(())
 }
 
-/// Starts the workers. On each, `first` is called before anything else, and then `pace` runs it until the
+/// Starts the workers of the processes that are in this one: one process, outside of tests. On each worker, `first` is called before anything else, and then `pace` runs it until the
 /// end.
 pub(crate) fn start_workers<B>(
     build: B,
-    ready: &Ready,
+    processes: Vec<Arc<Shared>>,
     first: impl Fn(usize) + Send + Sync + 'static,
     pace: impl Fn(&mut Worker, &mut Turns, &Shared) + Send + Sync + 'static,
 ) -> Result<WorkerGuards<()>>
 where
     B: for<'s> Fn(Site<'s>) -> Result<Plan> + Send + Sync + 'static,
 {
-    let shared = Arc::clone(&ready.shared);
-    let workers = shared.config.workers;
+    let each = processes.first().map_or(1, |process| process.config.workers);
+    let workers = each * processes.len();
     let body = move |worker: &mut Worker| {
+        let shared = &processes[worker.index() / each];
         first(worker.index());
         if shared.is_stopping() {
             return;
         }
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let mut turns = start_worker(&build, worker, &shared);
+            let mut turns = start_worker(&build, worker, shared);
             if turns.is_built() {
                 shared.worker_is_up();
             }
-            pace(worker, &mut turns, &shared);
+            pace(worker, &mut turns, shared);
             for dataflow in worker.installed_dataflows() {
                 worker.drop_dataflow(dataflow);
             }

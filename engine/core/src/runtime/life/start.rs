@@ -16,9 +16,11 @@ use crate::runtime::control::committing::CommitTask;
 use crate::runtime::control::coordinator::Driver;
 use crate::runtime::control::log::Log;
 use crate::runtime::control::message::Message;
-use crate::runtime::control::processes::{Own, OwnPeer, Processes};
+use crate::runtime::control::processes::{Own, Processes};
 use crate::runtime::control::splits::{Enumerator, SplitHub};
+use crate::runtime::process::agreed::{Agreed, fingerprint};
 use crate::runtime::process::io::Io;
+use crate::runtime::process::link::Peer;
 use crate::runtime::process::shared::{Shared, SharedParts, caught, taken_over_by};
 use crate::sink::SinkContext;
 use crossbeam_channel::{Sender, unbounded};
@@ -45,6 +47,14 @@ pub(crate) struct Ground {
     pub(crate) values: SharedValues,
     /// Where the start stands.
     pub(crate) stage: Arc<Stage>,
+    /// The other processes that are to take part.
+    pub(crate) others: Vec<Box<dyn Peer>>,
+}
+
+impl Ground {
+    fn processes(&self) -> usize {
+        1 + self.others.len()
+    }
 }
 
 /// A generation that may start to work.
@@ -79,7 +89,7 @@ impl End {
         // There may be no next start that would find what the last checkpoints left behind.
         if ended_well
             && let Err(error) =
-                takeover::remove_orphans(&*self.shared.storage, &self.log, self.shared.generation)
+                takeover::remove_orphans(&*self.shared.storage, &self.log, self.shared.agreed.generation)
         {
             tracing::warn!(%error, "state files that no checkpoint needs were not deleted");
         }
@@ -104,7 +114,7 @@ pub(crate) fn begin(
     let log = Log::new(Arc::clone(&ground.storage));
     let stage = Arc::clone(&ground.stage);
     let check = |recovery: &Recovery| {
-        check_workers(config.workers, groups(&config, recovery))?;
+        check_workers(config.workers * ground.processes(), groups(&config, recovery))?;
         check_sinks(&config, &registry, recovery, &ground, metrics)
     };
     let mut recovery = takeover::take_over(&config, &ground.identity, &log, &registry, &stage, check)?;
@@ -119,14 +129,14 @@ pub(crate) fn begin(
     let segments = read_segments(&recovery, &*ground.storage)?;
     let book = recovery.restore.as_ref().map(|(_, manifest)| Book::restore(manifest, segments.clone()));
     let book = book.unwrap_or_default();
-    let (shared, processes) = share(ground, plan, &registry, &recovery, config, metrics, sender, &book);
+    let (shared, processes) = share(ground, plan, &registry, &recovery, config, metrics, sender, &book)?;
     let committers = open_committers(&shared, &processes, &registry, &stage)?;
     let finished = recovery.already_finished;
     let acknowledgers = open_acknowledgers(&shared, &processes, &registry, &stage)?;
     let mut setup = setup(&shared, &registry, recovery, segments);
     setup.parts.acknowledging = acknowledgers.keys().cloned().collect();
     let protocol = Coordinator::new(setup);
-    let open_inputs = registry.sources.len() * shared.config.workers;
+    let open_inputs = registry.sources.len() * shared.agreed.workers as usize;
     let links = (Arc::clone(&processes), messages);
     let mut driver =
         Driver::new(Arc::clone(&shared), protocol, log.clone(), links, controls, committers, open_inputs);
@@ -137,8 +147,8 @@ pub(crate) fn begin(
     crash::pass("recovery.recommitted");
     // Of a complete job, too: a process that was replaced may have gone on writing until it noticed.
     stage.enter("removing what unfinished checkpoints left")?;
-    takeover::remove_orphans(&*shared.storage, &log, shared.generation)?;
-    remove_older_work(&shared.config, shared.generation);
+    takeover::remove_orphans(&*shared.storage, &log, shared.agreed.generation)?;
+    remove_older_work(&shared.config, shared.agreed.generation);
     if finished {
         tracing::info!("the job is already complete; there is nothing to do (start anew with --from none)");
         return Ok(None);
@@ -161,35 +171,44 @@ fn share(
     metrics: &Metrics,
     coordinator: Sender<Message>,
     book: &Book,
-) -> (Arc<Shared>, Arc<Processes>) {
-    let restored = recovery.restore.as_ref().map(|(_, manifest)| manifest.clone());
+) -> Result<(Arc<Shared>, Arc<Processes>)> {
+    let workers = (config.workers * ground.processes()) as u32;
     let names = || registry.sources.iter().map(|source| source.name.clone());
     let hub = |source: String| {
-        let hub = SplitHub::new(config.workers as u32, book.splits(&source));
+        let hub = SplitHub::new(workers, book.splits(&source));
         (source, hub)
     };
     let hubs = names().map(hub).collect();
     let highest = |source: String| book.max_event_time_ms(&source).map(|highest| (source, highest));
     let processes = Processes::new(config.workers, recovery.next_checkpoint, hubs, coordinator);
-    let shared = Arc::new(Shared::new(SharedParts {
+    let agreed = Arc::new(Agreed {
+        job: config.job.clone(),
         lineage: recovery.lineage.clone(),
         generation: recovery.generation,
         first_epoch: recovery.next_checkpoint,
-        restored,
+        restored: recovery.restore.as_ref().map(|(_, manifest)| manifest.clone()),
+        highest_ms: names().filter_map(highest).collect(),
+        groups: config.groups,
+        guarantee: config.guarantee,
+        processes: ground.processes() as u32,
+        workers,
+        plan: fingerprint(&plan)?,
+    });
+    let shared = Arc::new(Shared::new(SharedParts {
+        agreed: Arc::clone(&agreed),
         storage: ground.storage,
         io: ground.io,
         values: ground.values,
         link: Box::new(Own(Arc::clone(&processes))),
         metrics: metrics.clone(),
-        spill_dir: own_work(&config, recovery.generation),
+        spill_dir: own_work(&config, recovery.generation, 0),
         stateful_steps: registry.states.len(),
         sources: names().collect(),
-        highest_ms: names().filter_map(highest).collect(),
         plan,
         config,
     }));
-    processes.connect(vec![Box::new(OwnPeer(Arc::downgrade(&shared)))]);
-    (shared, processes)
+    processes.connect(&shared, ground.others);
+    Ok((shared, processes))
 }
 
 /// Deletes fences that nothing needs. A start does that itself: one that never decides anything, as of a job that
@@ -234,7 +253,7 @@ fn check_sinks(
             lineage: recovery.lineage.clone(),
             generation: recovery.generation,
             instance: 0,
-            instances: config.workers as u32,
+            instances: (config.workers * ground.processes()) as u32,
             next_checkpoint: recovery.next_checkpoint,
             fresh: recovery.restore.is_none(),
             taken_over_by: recovery.restore.as_ref().and_then(|(_, m)| taken_over_by(m, &factory.name)),
@@ -280,12 +299,12 @@ fn setup(
     recovery: Recovery,
     segments: BTreeMap<String, Vec<Segment>>,
 ) -> Setup {
-    let instances = shared.config.workers as u32;
+    let instances = shared.agreed.workers;
     Setup {
-        job: shared.config.job.clone(),
+        job: shared.agreed.job.clone(),
         lineage: recovery.lineage,
         generation: recovery.generation,
-        groups: shared.config.groups,
+        groups: shared.agreed.groups,
         workers: instances,
         parts: Parts {
             sources: registry.sources.iter().map(|s| (s.name.clone(), instances)).collect(),
@@ -300,7 +319,7 @@ fn setup(
         log: recovery.log,
         retained: shared.config.retained,
         tolerated_failures: shared.config.tolerated_failures,
-        guarantee: shared.config.guarantee,
+        guarantee: shared.agreed.guarantee,
     }
 }
 
@@ -317,8 +336,10 @@ fn own_prefix(config: &RunConfig) -> String {
     format!("{}-{:08x}-g", config.job, crc32c::crc32c(checkpoints.as_os_str().as_encoded_bytes()))
 }
 
-fn own_work(config: &RunConfig, generation: Generation) -> PathBuf {
-    work_dir(config).join(format!("{}{}", own_prefix(config), generation.0))
+/// That of one process of a generation.
+pub(crate) fn own_work(config: &RunConfig, generation: Generation, process: u32) -> PathBuf {
+    let of_process = if process == 0 { String::new() } else { format!(".{process}") };
+    work_dir(config).join(format!("{}{}{of_process}", own_prefix(config), generation.0))
 }
 
 /// Removes what older generations of the job left in the working directory. What cannot be removed stays for the
@@ -327,7 +348,7 @@ fn remove_older_work(config: &RunConfig, generation: Generation) {
     let (place, prefix) = (work_dir(config), own_prefix(config));
     let is_older = |entry: &DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let of: Option<u64> = name.strip_prefix(&prefix).and_then(|number| number.parse().ok());
+        let of: Option<u64> = name.strip_prefix(&prefix).and_then(|of| of.split('.').next()?.parse().ok());
         of.is_some_and(|older| older < generation.0)
     };
     let remove = || {
@@ -359,7 +380,7 @@ fn open_committers(
 ) -> Result<Committers> {
     let mut committers = HashMap::new();
     for factory in &registry.sinks {
-        let part = shared.restored.as_ref().and_then(|m| m.sinks.get(&factory.name));
+        let part = shared.agreed.restored.as_ref().and_then(|m| m.sinks.get(&factory.name));
         let listed = part.map_or(&[][..], |part| &part.pending);
         for committable in listed {
             tracing::info!(

@@ -8,6 +8,7 @@
 //!
 //! Every message can be encoded. What is JSON in checkpoints is JSON text in a message too.
 
+use super::agreed::Agreed;
 use super::tick::Tick;
 use crate::error::{Error, Kind};
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,13 @@ pub(crate) enum FromProcess {
 /// From the coordinator to a process.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) enum ToProcess {
+    /// The first message to a process that is not the coordinator's own.
+    Join {
+        /// Its number.
+        process: u32,
+        /// What it is to take part in.
+        agreed: Box<Agreed>,
+    },
     /// Splits for its source instances.
     Splits {
         /// The source.
@@ -168,8 +176,10 @@ pub(super) mod text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Guarantee;
     use serde_json::json;
-    use staunch_checkpoint::{Committable, FileKind, FileRef, Generation, Shard};
+    use staunch_checkpoint::{Committable, FileKind, FileRef, Generation, Manifest, Shard, SourcePart};
+    use std::collections::BTreeMap;
 
     fn split() -> SplitPart {
         SplitPart {
@@ -208,10 +218,45 @@ mod tests {
         ]
     }
 
+    fn manifest() -> Manifest {
+        Manifest {
+            job: "orders".into(),
+            lineage: "one".into(),
+            generation: Generation(3),
+            checkpoint: CheckpointId(9),
+            kind: staunch_checkpoint::Kind::Savepoint { name: "before".into() },
+            groups: 128,
+            workers: 4,
+            format: 1,
+            taken_at_ms: 17,
+            guarantee: Guarantee::AtLeastOnce,
+            sources: BTreeMap::from([(
+                "in".to_owned(),
+                SourcePart { splits: vec![split()], ..SourcePart::default() },
+            )]),
+            states: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+        }
+    }
+
     /// One of each message to a process.
     fn to_process() -> Vec<ToProcess> {
         let dealt = Dealt { instance: 3, part: split(), is_known: true };
+        let agreed = Agreed {
+            job: "orders".into(),
+            lineage: "one".into(),
+            generation: Generation(4),
+            first_epoch: CheckpointId(10),
+            restored: Some(manifest()),
+            highest_ms: BTreeMap::from([("in".to_owned(), -7)]),
+            groups: 128,
+            guarantee: Guarantee::AtLeastOnce,
+            processes: 2,
+            workers: 4,
+            plan: 99,
+        };
         vec![
+            ToProcess::Join { process: 1, agreed: Box::new(agreed) },
             ToProcess::Splits { source: "in".into(), splits: vec![dealt] },
             ToProcess::Begin,
             ToProcess::Tick(u64::MAX),

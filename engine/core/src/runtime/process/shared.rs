@@ -1,5 +1,6 @@
 //! What all threads of one generation share.
 
+use super::agreed::Agreed;
 use super::clock::Clock;
 use super::inbox::Inbox;
 use super::io::Io;
@@ -22,13 +23,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub(crate) struct Shared {
+    pub(crate) agreed: Arc<Agreed>,
     pub(crate) config: RunConfig,
     /// The graph as it was checked; every worker must build the same one.
     pub(crate) plan: Plan,
-    pub(crate) lineage: String,
-    pub(crate) generation: Generation,
-    pub(crate) first_epoch: CheckpointId,
-    pub(crate) restored: Option<Manifest>,
     pub(crate) storage: Arc<dyn Storage>,
     /// What connectors share.
     pub(crate) values: SharedValues,
@@ -45,8 +43,6 @@ pub(crate) struct Shared {
     pub(crate) table_bytes: usize,
     /// Splits for the instances of this process, by source.
     inboxes: HashMap<String, Inbox>,
-    /// Highest event time that the restored checkpoint knows of a source.
-    pub(crate) highest_ms: HashMap<String, i64>,
     /// Records read by all sources since the start of this process.
     pub(crate) records_read: AtomicU64,
     /// Workers of this process that are up.
@@ -73,12 +69,9 @@ struct Told {
 }
 
 pub(crate) struct SharedParts {
+    pub(crate) agreed: Arc<Agreed>,
     pub(crate) config: RunConfig,
     pub(crate) plan: Plan,
-    pub(crate) lineage: String,
-    pub(crate) generation: Generation,
-    pub(crate) first_epoch: CheckpointId,
-    pub(crate) restored: Option<Manifest>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) io: Io,
     pub(crate) link: Box<dyn Link>,
@@ -88,25 +81,21 @@ pub(crate) struct SharedParts {
     pub(crate) stateful_steps: usize,
     /// Names of the sources.
     pub(crate) sources: Vec<String>,
-    pub(crate) highest_ms: HashMap<String, i64>,
 }
 
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
-        let groups = Groups::new(parts.config.groups);
-        let workers = parts.config.workers;
+        let (agreed, workers) = (parts.agreed, parts.config.workers);
+        let groups = Groups::new(agreed.groups);
         Self {
-            clock: Clock::new(parts.first_epoch.0),
-            assignment: Arc::new(Assignment::even(groups, workers as u32)),
+            clock: Clock::new(agreed.first_epoch.0),
+            assignment: Arc::new(Assignment::even(groups, agreed.workers)),
             table_bytes: parts.config.state_bytes / (workers * parts.stateful_steps.max(1)),
             spill: SpillShared::with_defaults(),
             groups,
+            agreed,
             config: parts.config,
             plan: parts.plan,
-            lineage: parts.lineage,
-            generation: parts.generation,
-            first_epoch: parts.first_epoch,
-            restored: parts.restored,
             storage: parts.storage,
             values: parts.values,
             io: parts.io,
@@ -114,7 +103,6 @@ impl Shared {
             metrics: parts.metrics,
             spill_dir: parts.spill_dir,
             inboxes: parts.sources.into_iter().map(|source| (source, Inbox::default())).collect(),
-            highest_ms: parts.highest_ms,
             records_read: AtomicU64::new(0),
             up: AtomicUsize::new(0),
             told: Told::default(),
@@ -236,6 +224,9 @@ impl Shared {
     /// A message has come; whoever receives calls this, one message after the other.
     pub(crate) fn take(&self, message: ToProcess) {
         match message {
+            ToProcess::Join { .. } => {
+                self.fail(Error::internal("a process that takes part was told to join"));
+            }
             ToProcess::Tick(now) => return self.clock.follow(now),
             ToProcess::Splits { source, splits } => match self.inboxes.get(&source) {
                 Some(inbox) => inbox.add(splits),
@@ -272,6 +263,12 @@ impl Shared {
         );
         self.failure().get_or_insert(error);
         self.stop();
+    }
+
+    /// Why the job ended if not well, as the coordinator said or the closed link does.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.failure().take()
     }
 
     fn failure(&self) -> MutexGuard<'_, Option<Error>> {
@@ -318,10 +315,10 @@ impl Shared {
             return Ok(persister);
         }
         let identity = ShardIdentity {
-            job: self.config.job.clone(),
-            lineage: self.lineage.clone(),
+            job: self.agreed.job.clone(),
+            lineage: self.agreed.lineage.clone(),
             worker,
-            generation: self.generation,
+            generation: self.agreed.generation,
         };
         let storage = Arc::clone(&self.storage);
         let persister = if super::wall_clock::is_simulated() {
@@ -338,12 +335,12 @@ impl Shared {
 
     pub(crate) fn source_context(&self, source: &str, instance: usize) -> SourceContext {
         SourceContext {
-            job: self.config.job.clone(),
+            job: self.agreed.job.clone(),
             source: source.to_owned(),
             instance: instance as u32,
-            instances: self.config.workers as u32,
-            generation: self.generation,
-            fresh: self.restored.is_none(),
+            instances: self.agreed.workers,
+            generation: self.agreed.generation,
+            fresh: self.agreed.restored.is_none(),
             deadline: self.config.open_timeout,
             shared: self.values.clone(),
             metrics: self.metrics.clone(),
@@ -352,15 +349,15 @@ impl Shared {
 
     pub(crate) fn sink_context(&self, sink: &str, instance: u32) -> crate::sink::SinkContext {
         crate::sink::SinkContext {
-            job: self.config.job.clone(),
+            job: self.agreed.job.clone(),
             sink: sink.to_owned(),
-            lineage: self.lineage.clone(),
-            generation: self.generation,
+            lineage: self.agreed.lineage.clone(),
+            generation: self.agreed.generation,
             instance,
-            instances: self.config.workers as u32,
-            next_checkpoint: self.first_epoch,
-            fresh: self.restored.is_none(),
-            taken_over_by: self.restored.as_ref().and_then(|m| taken_over_by(m, sink)),
+            instances: self.agreed.workers,
+            next_checkpoint: self.agreed.first_epoch,
+            fresh: self.agreed.restored.is_none(),
+            taken_over_by: self.agreed.restored.as_ref().and_then(|m| taken_over_by(m, sink)),
             storage: Arc::clone(&self.storage),
             deadline: self.config.open_timeout,
             shared: self.values.clone(),

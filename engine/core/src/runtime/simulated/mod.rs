@@ -4,6 +4,7 @@
 //! thread at most is awake. Everything else acts on the thread of the caller.
 
 mod lockstep;
+pub(crate) mod several;
 
 use crate::config::RunConfig;
 use crate::context::SharedValues;
@@ -140,7 +141,14 @@ impl Process {
         let runtime = Arc::new(runtime.map_err(|e| Error::external("cannot make a runtime").caused_by(e))?);
         let identity = Identity { lineage, holder: "a simulated process".into() };
         let values = SharedValues::default();
-        let ground = Ground { storage, io: Io::by_hand(&runtime), identity, values, stage: Arc::default() };
+        let ground = Ground {
+            storage,
+            io: Io::by_hand(&runtime),
+            identity,
+            values,
+            stage: Arc::default(),
+            others: Vec::new(),
+        };
         let Some(ready) = begin(ground, plan, registry, config, controls, &metrics)? else {
             return Ok(Started::AlreadyFinished);
         };
@@ -163,7 +171,7 @@ impl Process {
                 }
             }
         };
-        let workers = start_workers(build, &ready, first, pace)?;
+        let workers = start_workers(build, vec![Arc::clone(&ready.shared)], first, pace)?;
         let (shared, processes) = (Arc::clone(&ready.shared), Arc::clone(&ready.processes));
         let (driver, end) = ready.into_end();
         let mut process = Self {
@@ -204,12 +212,12 @@ impl Process {
 
     /// The checkpoint that it restored; `None` if it started from nothing.
     pub fn restored(&self) -> Option<u32> {
-        self.shared.restored.as_ref().map(|manifest| manifest.checkpoint.0)
+        self.shared.agreed.restored.as_ref().map(|manifest| manifest.checkpoint.0)
     }
 
     /// The first id that it may give to a checkpoint.
     pub fn first_checkpoint(&self) -> u32 {
-        self.shared.first_epoch.0
+        self.shared.agreed.first_epoch.0
     }
 
     /// One of its parts moves. Returns how the process ended, once it has: it must be dropped then. The

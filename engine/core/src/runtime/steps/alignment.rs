@@ -9,6 +9,7 @@
 
 use crate::config::Guarantee;
 use crate::metrics::Stash;
+use crate::runtime::process::agreed::Agreed;
 use crate::runtime::process::tick::{Tick, epoch};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -25,7 +26,11 @@ pub(crate) struct Alignment<B> {
 }
 
 impl<B> Alignment<B> {
-    pub(crate) fn new(epoch: u32, guarantee: Guarantee, metrics: Stash) -> Self {
+    pub(crate) fn of(agreed: &Agreed, metrics: Stash) -> Self {
+        Self::new(agreed.first_epoch.0, agreed.guarantee, metrics)
+    }
+
+    fn new(epoch: u32, guarantee: Guarantee, metrics: Stash) -> Self {
         metrics.holds(0);
         Self { epoch, guarantee, stash: VecDeque::new(), stashed: 0, metrics, waiting_since: None }
     }

@@ -118,7 +118,7 @@ impl<T: Send + 'static> Driver<T> {
             shared.fail(error.in_step(name));
         }
         Self {
-            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee, metrics.stash.clone()),
+            alignment: Alignment::of(&shared.agreed, metrics.stash.clone()),
             queue: VecDeque::new(),
             handed: VecDeque::new(),
             retired: 0,

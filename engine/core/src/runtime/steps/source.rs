@@ -179,9 +179,9 @@ impl<S: Source> Driver<S> {
         waker: Waker,
     ) -> Self {
         // Not the clock's time: a barrier may have come already, and is to be answered.
-        held.downgrade(tick(worker.shared.first_epoch.0, 0));
+        held.downgrade(tick(worker.shared.agreed.first_epoch.0, 0));
         let splits = Splits::new(source.open_at_once());
-        let highest = worker.shared.highest_ms.get(&name).copied();
+        let highest = worker.shared.agreed.highest_ms.get(&name).copied();
         Self {
             metrics: worker.shared.metrics.step(&name, worker.index),
             policy: options.policy(),

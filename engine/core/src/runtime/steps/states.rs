@@ -122,7 +122,7 @@ impl States {
     /// groups.
     pub(crate) fn open(&mut self, name: String, table: Rc<RefCell<dyn AnyTable>>) -> Result<()> {
         let (shared, worker) = (&self.shared, self.worker);
-        let part = shared.restored.as_ref().and_then(|m| m.states.get(&name));
+        let part = shared.agreed.restored.as_ref().and_then(|m| m.states.get(&name));
         let shards = part.map_or(&[][..], |part| &part.shards);
         let stats = restore_table(&mut *table.borrow_mut(), &*shared.storage, shards)?;
         if part.is_some() {
@@ -132,7 +132,7 @@ impl States {
             self.watermark = self.watermark.into_iter().chain(oldest).min();
         }
         // A state that is new to the job needs no base: all of it is in its first delta.
-        let is_new = part.is_none() && shared.restored.is_some();
+        let is_new = part.is_none() && shared.agreed.restored.is_some();
         let continues = stats.continues.or_else(|| is_new.then(Vec::new));
         let persister = match &self.persister {
             Some(persister) => persister,

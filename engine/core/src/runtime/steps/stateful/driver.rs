@@ -75,7 +75,7 @@ where
         if states.is_restored() {
             step.restored(watermark.now())?;
             crash::pass("recovery.state_loaded");
-            if shared.restored.as_ref().is_some_and(|m| m.workers as usize != shared.config.workers) {
+            if shared.agreed.restored.as_ref().is_some_and(|m| m.workers != shared.agreed.workers) {
                 crash::pass("recovery.half_redistributed");
             }
         }
@@ -88,7 +88,7 @@ where
             step,
             states,
             sides,
-            alignment: Alignment::new(shared.first_epoch.0, shared.config.guarantee, metrics.stash.clone()),
+            alignment: Alignment::of(&shared.agreed, metrics.stash.clone()),
             waiting: VecDeque::new(),
             marks: BTreeMap::new(),
             watermark,
