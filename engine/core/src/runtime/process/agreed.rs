@@ -39,14 +39,15 @@ pub(crate) fn fingerprint(plan: &Plan) -> Result<u32> {
     Ok(crc32c::crc32c(&text))
 }
 
+/// For whoever takes part; so far only processes in one, in tests.
+#[cfg(feature = "simulation")]
 impl Agreed {
     /// Workers of one process.
-    pub(crate) fn workers_each(&self) -> usize {
+    fn workers_each(&self) -> usize {
         (self.workers / self.processes.max(1)) as usize
     }
 
     /// Whether a process that wants to take part builds the graph that is agreed on, with as many workers.
-    #[cfg(feature = "simulation")]
     pub(crate) fn check(&self, plan: &Plan, workers: usize) -> Result<()> {
         if fingerprint(plan)? != self.plan {
             return Err(Error::job(
