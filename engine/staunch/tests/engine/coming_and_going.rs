@@ -81,6 +81,8 @@ fn the_records_of_the_log_stay_short_with_20_000_splits_that_have_ended_and_a_re
         let sink = output.clone();
         let running = place.start(move |job| {
             let numbers = collection((0..SPLITS).collect::<Vec<u32>>()).splits(SPLITS);
+            // The first run must not be through before it is stopped.
+            let numbers = numbers.limit_rate((!end).then_some(4_000));
             job.source("numbers", numbers).sink("output", sink.clone());
             Ok(())
         });
