@@ -164,8 +164,12 @@ impl<T: Serialize + Send + 'static, E: StreamEncoder<Out = PartFile>> SinkWriter
         let name = format!("part-{:010}-{instance:04}.{}", checkpoint.0, E::EXTENSION);
         let work = move || {
             let prepared = open.map(|open| make_durable(open, &pending, instance)).transpose()?;
-            // What was removed behind our back is noticed before anybody relies on it.
-            mark.check(&dir)??;
+            // What was removed behind our back is noticed before anybody relies on it. A mark that cannot be read just now
+            // says nothing; the committer reads it again, and waits for it, before anything is published.
+            match mark.check(&dir) {
+                Ok(ours) => ours?,
+                Err(error) => tracing::warn!(%error, "whose directory it is cannot be seen just now"),
+            }
             waiting.check(&pending, instance)?;
             let Some((waits, bytes, crc32c, records)) = prepared else { return Ok(Vec::new()) };
             waiting.add(instance, &waits, bytes);

@@ -4,7 +4,7 @@
 use crate::support::{Case, LONGEST, data_text, ended, example, signal, skipped, wait_for_log};
 use jobs::running::until;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -149,8 +149,13 @@ fn a_plan_that_nobody_reads_to_its_end_is_no_error_and_one_that_cannot_be_writte
 fn a_job_that_may_start_no_more_threads_ends_with_1_and_says_so_and_never_hangs() {
     let case = Case::flights_in(data_text());
     fs::set_permissions(case.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    // Where it was built, others may not look.
+    let program = case.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_flight_delays"), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     for limit in 1..=10 {
-        let mut command = case.command("");
+        let mut command = std::process::Command::new(&program);
+        command.args(case.command("").get_args());
         // SAFETY: geteuid(2) takes nothing and cannot fail.
         if unsafe { libc::geteuid() } == 0 {
             command.uid(65_534).gid(65_534);
@@ -162,7 +167,12 @@ fn a_job_that_may_start_no_more_threads_ends_with_1_and_says_so_and_never_hangs(
         };
         // SAFETY: setrlimit(2) may be called between fork and exec, and only reads what it is given.
         unsafe { command.pre_exec(limited) };
-        let mut running = match command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        // A process that another test starts just now may have the copy open until it is another program.
+        let is_busy = |error: &std::io::Error| error.kind() == ErrorKind::ExecutableFileBusy;
+        let started =
+            until(LONGEST, || Some(command.spawn()).filter(|started| !started.as_ref().is_err_and(is_busy)));
+        let mut running = match started.expect("the copy can be run") {
             Ok(running) => running,
             Err(error) => return skipped(&format!("the job cannot be started as another user: {error}")),
         };
