@@ -17,7 +17,8 @@ RESULTS_OF_BENCHES := $(or $(RESULTS),benches/results)
 
 help:
 	@echo "make demo    run a job on real data, kill it half-way, continue it, check the results (10 s)"
-	@echo "make test    run every test, clippy, the documentation, an ordinary build (10 minutes once RocksDB is there)"
+	@echo "make test    run every test beside real servers, clippy, the documentation, an ordinary build (about half an"
+	@echo "             hour on two cores, once RocksDB is there; the tests alone take 11 minutes)"
 	@echo "make bench   measure: keyed_count beside raw timely and naive RocksDB; recovery by size of state;"
 	@echo "             what a base costs beside its state (13 minutes)"
 	@echo "make proof   the long checks (about 75 minutes on two cores, once all is built): the model (6), 260,000"
