@@ -5,8 +5,9 @@
 //! (which run of which job writes here) and `_staunch_commits` (what is committed).
 //!
 //! Values are held exactly or refused before anything is decided. Reading order: `encode` (what a column holds), `row`,
-//! `tokens` (the two tables), `load` (how rows are written), `target`.
+//! `tokens` (the two tables), `load` (how rows are written), `target`. Connections are made by `address` and `tls`.
 
+mod address;
 mod columns;
 mod encode;
 mod field;
@@ -17,6 +18,7 @@ mod row;
 mod session;
 mod target;
 mod times;
+mod tls;
 mod tokens;
 
 pub use row::Row;
@@ -30,8 +32,8 @@ use staunch_core::sink::{Sink, SinkContext};
 use staunch_core::staged::{Staged, StagedCommitter, StagedWriter};
 
 /// Writes structs into a table, each field into the column of its name. `url` is as in
-/// `postgres://user:password@host:5432/database`, with several hosts if there are standbys; `table` is `name` or
-/// `schema.name`. The table must exist, or be made by [`Table::create`].
+/// `postgres://user:password@host:5432/database`, with several hosts if there are standbys, and with `?sslmode=verify-full`
+/// and `&sslrootcert=/path/ca.pem` for encryption; `table` is `name` or `schema.name`. The table must exist, or be made by [`Table::create`].
 pub fn table<T: Serialize + Send + 'static>(url: impl Into<String>, table: impl Into<String>) -> Table<T> {
     Table { target: Target::new(url.into(), table.into()) }
 }
@@ -153,7 +155,7 @@ where
     }
 
     fn places(&self) -> Vec<Place> {
-        let server = session::parse(&self.target.url).map(|config| session::place(&config));
+        let server = address::Address::parse(&self.target.url).map(|address| address.place());
         server.map_or_else(
             |_| Vec::new(),
             |server| vec![Place::Named(format!("postgres://{server}/{}", self.target.table))],

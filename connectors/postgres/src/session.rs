@@ -1,16 +1,17 @@
 //! A connection, and what its errors mean.
 
+use crate::address::Address;
 use staunch_core::sink::{CommitError, SinkContext};
 use staunch_core::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::Client;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
 
-/// How long to wait for a server that does not answer to a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long opening a session may take at most.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a statement waits for a lock; commits are tried again by the engine.
 const LOCK_TIMEOUT: &str = "5s";
 /// Bytes of a name that the server keeps.
@@ -48,35 +49,6 @@ impl Drop for Session {
     }
 }
 
-/// Where a server is, without passwords.
-pub(crate) fn place(config: &Config) -> String {
-    let hosts = config.get_hosts().iter().enumerate().map(|(at, host)| {
-        let port = config.get_ports().get(at).or(config.get_ports().first()).copied().unwrap_or(5432);
-        match host {
-            Host::Tcp(name) => format!("{name}:{port}"),
-            Host::Unix(path) => format!("{}:{port}", path.display()),
-        }
-    });
-    let database = config.get_dbname().or(config.get_user()).unwrap_or("postgres");
-    format!("{}/{database}", hosts.collect::<Vec<_>>().join(","))
-}
-
-/// Reads an address such as `postgres://user@host:5432/database`.
-pub(crate) fn parse(url: &str) -> Result<Config> {
-    let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
-        Error::job("the address of PostgreSQL cannot be read; write it like postgres://user:password@host:5432/database")
-            .caused_by(said(&e))
-    })?;
-    if config.get_hosts().is_empty() {
-        return Err(Error::job("the address of PostgreSQL names no host"));
-    }
-    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    Ok(config)
-}
-
 /// What all sessions of a sink have in their name.
 fn family(context: &SinkContext, table: &str) -> String {
     // FNV-1a: the same for every build of the program.
@@ -89,49 +61,53 @@ fn family(context: &SinkContext, table: &str) -> String {
 
 /// Connects, with what the sink needs of a session.
 pub(crate) async fn connect(
-    config: &Config,
+    address: &Address,
     context: &SinkContext,
     table: &str,
     abandoned: &Abandoned,
 ) -> Result<Session> {
-    let place = place(config);
-    let mut config = config.clone();
+    let place = address.place();
+    let mut address = address.clone();
     let mut name =
         format!("{} {} {}/{}", family(context, table), context.generation, context.job, context.sink);
     let fits = (0..=MOST_NAME_BYTES.min(name.len())).rev().find(|at| name.is_char_boundary(*at));
     name.truncate(fits.unwrap_or(0));
-    config.application_name(&name);
+    address.config.application_name(&name).target_session_attrs(TargetSessionAttrs::ReadWrite);
     let opening = async {
-        let (client, connection) = config.connect(NoTls).await?;
-        let driver = tokio::spawn(async move {
-            // What went wrong is said to whoever waits for an answer.
-            let _ = connection.await;
-        });
+        let (client, driver) = address.connect().await?;
         let identity = (0, String::new());
         let mut session = Session { client, driver, identity, abandoned: abandoned.clone(), busy: false };
-        session
-            .client
-            .batch_execute(&format!(
-                "SET lock_timeout = '{LOCK_TIMEOUT}'; SET statement_timeout = 0;
-                 SET idle_in_transaction_session_timeout = '60s'; SET tcp_keepalives_idle = 10;
-                 SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
-                 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-            ))
-            .await?;
-        let own = "SELECT pid, backend_start::text, current_setting('fsync') FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-        let own = session.client.query_one(own, &[]).await?;
-        session.identity = (own.get(0), own.get(1));
-        if own.get::<_, &str>(2) == "off" {
-            tracing::warn!(%place, "fsync is off at the server: a power cut loses what was committed");
-        }
-        end_abandoned(&session.client, abandoned).await?;
-        Ok(session)
+        let prepared = prepare(&mut session, &place, abandoned).await;
+        prepared.map(|()| session).map_err(|e| address.failed(&e))
     };
-    match tokio::time::timeout(context.deadline.min(CONNECT_TIMEOUT * 2), opening).await {
-        Ok(Ok(session)) => Ok(session),
-        Ok(Err(error)) => Err(opening_failed(&place, &error)),
+    match tokio::time::timeout(context.deadline.min(OPEN_TIMEOUT), opening).await {
+        Ok(opened) => opened,
         Err(_) => Err(Error::external(format!("PostgreSQL at {place} does not answer"))),
     }
+}
+
+/// Sets what the sink needs, and ends what it left behind on other connections.
+async fn prepare(
+    session: &mut Session,
+    place: &str,
+    abandoned: &Abandoned,
+) -> Result<(), tokio_postgres::Error> {
+    session
+        .client
+        .batch_execute(&format!(
+            "SET lock_timeout = '{LOCK_TIMEOUT}'; SET statement_timeout = 0;
+             SET idle_in_transaction_session_timeout = '60s'; SET tcp_keepalives_idle = 10;
+             SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        ))
+        .await?;
+    let own = "SELECT pid, backend_start::text, current_setting('fsync') FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    let own = session.client.query_one(own, &[]).await?;
+    session.identity = (own.get(0), own.get(1));
+    if own.get::<_, &str>(2) == "off" {
+        tracing::warn!(%place, "fsync is off at the server: a power cut loses what was committed");
+    }
+    end_abandoned(&session.client, abandoned).await
 }
 
 async fn end_abandoned(client: &Client, abandoned: &Abandoned) -> Result<(), tokio_postgres::Error> {
@@ -177,20 +153,6 @@ pub(crate) fn said(error: &tokio_postgres::Error) -> String {
         text.push_str(more);
     }
     text
-}
-
-fn opening_failed(place: &str, error: &tokio_postgres::Error) -> Error {
-    let class = error.code().map_or("", |code| &code.code()[..2]);
-    let text = said(error);
-    match class {
-        "28" => Error::job(format!("PostgreSQL at {place} does not let this user in")).caused_by(text),
-        "3D" => Error::job(format!("PostgreSQL at {place} has no such database")).caused_by(text),
-        "42" => Error::job(format!("PostgreSQL at {place} refuses")).caused_by(text),
-        _ if text.contains("invalid configuration") => {
-            Error::job(format!("PostgreSQL at {place} cannot be asked like this")).caused_by(text)
-        }
-        _ => Error::external(format!("PostgreSQL at {place} cannot be reached")).caused_by(text),
-    }
 }
 
 /// What an error means.

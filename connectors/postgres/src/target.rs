@@ -1,5 +1,6 @@
 //! A table as a target of staged output.
 
+use crate::address::Address;
 use crate::columns::{self, Columns, Found};
 use crate::load::{Failed, Load, Shape};
 use crate::row::{self, Row};
@@ -72,8 +73,7 @@ impl<T, M: Mode<T>> Target<T, M> {
     }
 
     fn place(&self) -> String {
-        let server =
-            session::parse(&self.url).map_or_else(|_| "?".to_owned(), |config| session::place(&config));
+        let server = Address::parse(&self.url).map_or_else(|_| "?".to_owned(), |address| address.place());
         format!("table `{}` at PostgreSQL {server}", self.table)
     }
 
@@ -83,7 +83,7 @@ impl<T, M: Mode<T>> Target<T, M> {
     }
 
     async fn open(&self, context: &SinkContext) -> Result<Connection> {
-        let config = session::parse(&self.url)?;
+        let address = Address::parse(&self.url)?;
         let name = self.table.rsplit('.').next().unwrap_or_default();
         if name.starts_with(OWN_TABLES) {
             let what = format!("the sink keeps its own tables under names with {OWN_TABLES}");
@@ -93,7 +93,7 @@ impl<T, M: Mode<T>> Target<T, M> {
             return Err(Error::job(format!("{}: changes need a key: give .key([..])", self.place())));
         }
         let shelf = self.shelf(context).await?;
-        let session = session::connect(&config, context, &self.table, &shelf.abandoned).await?;
+        let session = session::connect(&address, context, &self.table, &shelf.abandoned).await?;
         if let Some(statement) = &self.create {
             let what = format!("the statement of .create(..) failed ({statement}) at");
             session.client.batch_execute(statement).await.map_err(|e| self.opening_error(&what, &e))?;

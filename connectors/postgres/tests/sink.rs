@@ -7,60 +7,10 @@ use serde::Serialize;
 use staunch_core::error::Kind;
 use staunch_core::sink::CommitError;
 use staunch_postgres::{Change, Table, changes, table};
-use staunch_testing::conformance::Can;
 use staunch_testing::conformance::sink::{Life, Row, Target, check_all, row, rows};
 use staunch_testing::servers;
-use staunch_testing::storage::MemoryStorage;
-use support::{Proxy, Schema, run};
-
-const SERVER: &str = "STAUNCH_POSTGRES";
-
-/// A table behind a proxy.
-struct Orders {
-    schema: Schema,
-    proxy: Proxy,
-    key: &'static [&'static str],
-}
-
-fn orders(url: &str, key: &'static [&'static str]) -> Orders {
-    let schema = Schema::new(url);
-    schema.run("CREATE TABLE rows (id bigint NOT NULL, name varchar(40) NOT NULL)");
-    if !key.is_empty() {
-        schema.run("ALTER TABLE rows ADD PRIMARY KEY (id)");
-    }
-    Orders { proxy: Proxy::start(url), schema, key }
-}
-
-impl Target for Orders {
-    type Record = Row;
-    type Sink = Table<Row>;
-
-    fn sink(&self) -> Table<Row> {
-        let sink = table(self.proxy.url(&self.schema.url), self.schema.table("rows"));
-        if self.key.is_empty() { sink } else { sink.upsert(self.key.iter().copied()) }
-    }
-
-    fn record(&self, n: u64) -> Row {
-        row(n)
-    }
-
-    fn visible(&self) -> Vec<Row> {
-        let found = self.schema.rows("SELECT id, name FROM rows");
-        found.iter().map(|r| Row { id: r.get::<_, i64>(0) as u64, name: r.get(1) }).collect()
-    }
-
-    fn lose_next_answer(&self, _: &MemoryStorage) -> Can {
-        self.proxy.lose_next_commit();
-        Can::Done(())
-    }
-}
-
-fn refused(result: Result<(), CommitError>) -> String {
-    match result {
-        Err(CommitError::Refused(error)) => error.to_string(),
-        other => panic!("not refused: {other:?}"),
-    }
-}
+use support::orders::{SERVER, orders, refused};
+use support::{Schema, run};
 
 #[test]
 fn inserts_hold_in_every_crash_window() {

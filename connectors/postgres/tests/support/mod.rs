@@ -1,6 +1,8 @@
 //! A schema of its own at the real server, a reader that is not the sink, and a proxy that cuts connections.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod orders;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
