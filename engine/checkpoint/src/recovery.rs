@@ -349,7 +349,7 @@ fn warnings(from: From, living: &[&(Slot, Record)], restored: Option<&Manifest>)
         let left: Vec<_> = part.pending.iter().filter(|c| c.checkpoint > base).collect();
         if !left.is_empty() {
             warnings.push(format!(
-                "sink {sink:?}: {} prepared pieces of output of checkpoint {} are left behind; \
+                "sink `{sink}`: {} prepared pieces of output of checkpoint {} are left behind; \
                  each may be committed already or not",
                 left.len(),
                 newest.checkpoint

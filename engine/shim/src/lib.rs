@@ -1,5 +1,5 @@
 //! Loaded before libc (`LD_PRELOAD`), it counts what a process does to files below one folder, and strikes at one of
-//! these operations: kills, fails, lies, writes half, sleeps. The program `attack` (`engine/testing`) uses it.
+//! these operations: kills, fails, lies, writes half, sleeps, hangs. The program `attack` (`engine/testing`) uses it.
 //!
 //! Promises: exactly one operation is struck, or none; all others are libc's, with its `errno`; what was counted can
 //! be read after the process is dead. It allocates nothing, takes no lock and cannot panic, because it runs inside of

@@ -3,10 +3,13 @@
 use crate::place::Place;
 use crate::plan::{self, Plan, plan};
 use std::ffi::c_int;
+use std::ptr;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// How long a sleeping operation takes: longer than the victim's patience with a checkpoint.
 static SLEEP: libc::timespec = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+/// For ever, as far as any victim can tell.
+static FOR_EVER: libc::timespec = libc::timespec { tv_sec: 3_600, tv_nsec: 0 };
 
 /// What is done to the operation.
 #[derive(Clone, Copy)]
@@ -29,6 +32,8 @@ pub(crate) enum Fault {
     Torn,
     /// It is done, late.
     Sleep,
+    /// It does not come back.
+    Hang,
 }
 
 impl Fault {
@@ -47,6 +52,7 @@ impl Fault {
             b"short" => Fault::Short,
             b"torn" => Fault::Torn,
             b"sleep" => Fault::Sleep,
+            b"hang" => Fault::Hang,
             _ => return None,
         })
     }
@@ -85,9 +91,9 @@ fn die() -> ! {
     }
 }
 
-fn sleep() {
+fn sleep(time: &'static libc::timespec) {
     // SAFETY: the time is constant, and nothing is asked back.
-    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const SLEEP, 0_usize) };
+    unsafe { libc::syscall(libc::SYS_nanosleep, ptr::from_ref(time), 0_usize) };
 }
 
 /// Has an operation done by `all`, unless it is the one to be struck; `half` does half of it, if there are halves.
@@ -135,7 +141,11 @@ pub(crate) fn through<R>(
             die()
         }
         Some(Fault::Sleep) => {
-            sleep();
+            sleep(&SLEEP);
+            all()
+        }
+        Some(Fault::Hang) => {
+            sleep(&FOR_EVER);
             all()
         }
     }

@@ -61,6 +61,11 @@ pub fn stop(child: &Child) {
     signal(child, libc::SIGSTOP);
 }
 
+/// Asks a process to stop (SIGTERM).
+pub fn terminate(child: &Child) {
+    signal(child, libc::SIGTERM);
+}
+
 /// Wakes a stopped process.
 pub fn wake(child: &Child) {
     signal(child, libc::SIGCONT);

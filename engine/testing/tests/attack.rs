@@ -1,12 +1,12 @@
 //! A small attack; the large one is the binary of the same name.
 
-use staunch_testing::attack::{Fault, Life, SKIPPED, Storm, cases, learn, run_all, some, weather};
+use staunch_testing::attack::{Case, Fault, Life, SKIPPED, Storm, cases, learn, run_all, some, weather};
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Chosen anew with another one; `STAUNCH_ATTACK_CASES` widens it.
 const SEED: u64 = 9;
-const CASES: usize = 52;
+const CASES: usize = 56;
 
 #[test]
 fn no_record_is_lost_or_doubled_whatever_is_done_to_the_nth_file_operation() {
@@ -28,6 +28,39 @@ fn no_record_is_lost_or_doubled_whatever_is_done_to_the_nth_file_operation() {
     assert!(failures.is_empty(), "{} of {wanted} cases failed:\n{}", failures.len(), failures.join("\n\n"));
     assert!(results.struck() >= wanted, "a case that passed was struck");
     println!("MEASURED: attack, {wanted} cases in {} s, all passed", results.took.as_secs());
+}
+
+/// Where a server of files or a disk that does not answer is felt most: the log, state on its way there, output, a database.
+const PLACES: [&str; 6] = [
+    "link:checkpoints/log",
+    "sync:checkpoints/log",
+    "sync:checkpoints/.tmp",
+    "sync:checkpoints/state",
+    "output/parts/.pending",
+    "rows.db-wal",
+];
+
+#[test]
+fn a_process_ends_when_it_is_asked_to_though_its_storage_or_target_never_answers() {
+    if let Some(why) = SKIPPED {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let victim = Path::new(env!("CARGO_BIN_EXE_victim"));
+    let learned = [learn(Life::Later, 2, victim).unwrap_or_else(|why| panic!("{why}"))];
+    let all = cases(&learned, 1_000_000);
+    let hangs = |place: &str| {
+        let here = |case: &&Case| {
+            let strike = case.strikes[0].to_string();
+            strike.starts_with("hang:") && strike.ends_with(place)
+        };
+        all.iter().find(here).unwrap_or_else(|| panic!("{place} is used")).clone()
+    };
+    let results = run_all(PLACES.map(hangs).to_vec(), PLACES.len(), victim, |_, _, _| {});
+    let failures: Vec<String> =
+        results.failures().map(|(case, broken)| format!("{}: {broken}", case.options())).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert_eq!(results.struck(), PLACES.len(), "each was struck");
 }
 
 fn weathered(storms: &[Storm]) {

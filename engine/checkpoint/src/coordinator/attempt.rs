@@ -95,7 +95,7 @@ impl Attempt {
                 if let Some(other) = of_source.insert(&split.id, split)
                     && other != split
                 {
-                    return Err(format!("source {name:?}: split {:?} has two positions", split.id));
+                    return Err(format!("source `{name}`: split {:?} has two positions", split.id));
                 }
             }
         }

@@ -236,7 +236,7 @@ impl Coordinator {
 
     pub(super) fn committed(&mut self, sink: &str, upto: CheckpointId, now_ms: u64) {
         if !self.output.confirm(sink, upto) {
-            return self.internal(format!("sink {sink:?}, which this job has not, committed up to {upto}"));
+            return self.internal(format!("sink `{sink}`, which this job has not, committed up to {upto}"));
         }
         self.recommitted |= self.output.is_confirmed();
         if self.recommitted {
@@ -249,7 +249,7 @@ impl Coordinator {
     /// The outside has taken an acknowledgement.
     pub(super) fn acknowledged(&mut self, source: &str, now_ms: u64) {
         if !self.acknowledgements.confirm(source) {
-            return self.internal(format!("source {source:?} acknowledged what it was not asked to"));
+            return self.internal(format!("source `{source}` acknowledged what it was not asked to"));
         }
         self.commit();
         self.go_on(now_ms);

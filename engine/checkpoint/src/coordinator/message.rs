@@ -85,7 +85,7 @@ impl fmt::Display for Part {
             Part::State { name, instance } => ("state", name, instance),
             Part::Sink { name, instance } => ("sink", name, instance),
         };
-        write!(f, "{what} {name:?} instance {instance}")
+        write!(f, "{what} `{name}` instance {instance}")
     }
 }
 
@@ -306,7 +306,7 @@ pub enum StopReason {
     Fenced,
     /// A sink will not commit what was decided: output is lost unless somebody acts.
     #[error(
-        "sink {sink:?} will not commit its output of checkpoint {checkpoint}, which is decided: {reason}"
+        "sink `{sink}` will not commit its output of checkpoint {checkpoint}, which is decided: {reason}"
     )]
     CommitRefused {
         /// The sink.
@@ -329,7 +329,7 @@ pub enum StopReason {
         reason: String,
     },
     /// A sink instance could not prepare, so nobody knows what of its output is durable.
-    #[error("sink {sink:?} instance {instance} could not prepare checkpoint {checkpoint}: {reason}")]
+    #[error("sink `{sink}` instance {instance} could not prepare checkpoint {checkpoint}: {reason}")]
     PrepareFailed {
         /// The sink.
         sink: String,

@@ -225,7 +225,7 @@ impl Coordinator {
         lost.map(|(name, part)| {
             let count = part.pending.len();
             format!(
-                "sink {name:?} has {count} pieces of output to be committed, and this job has no such sink"
+                "sink `{name}` has {count} pieces of output to be committed, and this job has no such sink"
             )
         })
     }

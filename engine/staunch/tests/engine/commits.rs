@@ -230,7 +230,7 @@ fn checkpoints_that_fail_again_and_again_end_the_job_and_nothing_is_lost() {
     topic.push(0, 0..3);
     topic.end(0);
     let error = place.fail(copy(&topic, &sink)).to_string();
-    for word in ["3 attempts", "timed out waiting for sink \"output\" instance 0"] {
+    for word in ["3 attempts", "timed out waiting for sink `output` instance 0"] {
         assert!(error.contains(word), "no {word:?} in {error:?}");
     }
     sink.behave();

@@ -82,6 +82,11 @@ pub fn cases(learned: &[Learned], every: u64) -> Vec<Case> {
                 let mut nths = vec![1, count / 2, count * 9 / 10];
                 nths.retain(|nth| *nth > 0);
                 nths.dedup();
+                if fault == Fault::Hang {
+                    // Each takes as long as a stop may.
+                    nths.truncate(1 + usize::from(*life == Life::Later));
+                    nths.drain(..nths.len() - 1);
+                }
                 let strike = |nth| Strike { fault, nth, operation: operation.clone(), place: place.clone() };
                 all.extend(nths.into_iter().map(|nth| (*life, strike(nth))));
             }

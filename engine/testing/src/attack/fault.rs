@@ -32,6 +32,8 @@ pub enum Fault {
     Short,
     /// It takes longer than a checkpoint may.
     Sleep,
+    /// It never comes back, as on a server of files that is away; then the process is asked to stop.
+    Hang,
 }
 
 /// How a process may end whose operation was struck.
@@ -47,11 +49,13 @@ pub enum Ends {
     Either,
     /// Well: this has to be borne.
     Well,
+    /// Soon after it was asked to stop: well, or with an error as after a passing fault.
+    Asked,
 }
 
 impl Fault {
     /// All of them, in the order of the table's columns.
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 14] = [
         Fault::KillBefore,
         Fault::KillAfter,
         Fault::Torn,
@@ -65,6 +69,7 @@ impl Fault {
         Fault::Repeated,
         Fault::Short,
         Fault::Sleep,
+        Fault::Hang,
     ];
 
     /// Its name in the plan of the shim.
@@ -84,6 +89,7 @@ impl Fault {
             Fault::Repeated => "repeated",
             Fault::Short => "short",
             Fault::Sleep => "sleep",
+            Fault::Hang => "hang",
         }
     }
 
@@ -92,7 +98,12 @@ impl Fault {
     pub fn fits(self, operation: &str) -> bool {
         let one_of = |operations: &[&str]| operations.contains(&operation);
         match self {
-            Fault::KillBefore | Fault::KillAfter | Fault::Stop | Fault::Error | Fault::Sleep => true,
+            Fault::KillBefore
+            | Fault::KillAfter
+            | Fault::Stop
+            | Fault::Error
+            | Fault::Sleep
+            | Fault::Hang => true,
             Fault::Torn => operation == "write",
             Fault::Full => {
                 one_of(&["open", "write", "sync", "cut", "allocate", "rename", "link", "mkdir", "copy"])
@@ -121,6 +132,7 @@ impl Fault {
             | Fault::Repeated => Ends::Passing,
             Fault::Forbidden => Ends::Either,
             Fault::Short | Fault::Sleep => Ends::Well,
+            Fault::Hang => Ends::Asked,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::fault::{Ends, Fault};
 use crate::audit::Expected;
 use crate::observer::Observer;
 use crate::oracle::{Evidence, Failure, Oracle};
-use crate::process::{kill, wait, wait_stopped, wake};
+use crate::process::{kill, terminate, wait, wait_stopped, wake};
 use crate::victim::{self, LOCKED, Victim};
 use std::ffi::OsString;
 use std::fs;
@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 
 /// Longest time that one life may take before it counts as hanging.
 pub(super) const LIFE: Duration = Duration::from_secs(60);
+/// How long a process hangs before it is asked to stop: its own limits have passed, or not.
+const HANGS: Duration = Duration::from_millis(700);
+/// Longest time to the end of a process that hangs, once it was asked: the limits of a life, and a busy machine.
+const STOPPING: Duration = Duration::from_secs(30);
+/// How long publishing may take where something hangs.
+const COMMIT_TIMEOUT: &str = "2s";
 /// Starts that may be refused while a stopped process has the database for itself.
 const REFUSED: u32 = 3;
 /// What a start says while a stopped process is about to make or to recover the database's shared memory.
@@ -187,12 +193,16 @@ fn one(
     victim: &mut Victim,
     shim: &Shim,
 ) -> Result<Option<(String, Ended)>, Failure> {
-    let mut child = victim.start(&shim.life(Some(strike), workers)?).map_err(Failure::trouble)?;
+    let mut planned = shim.life(Some(strike), workers)?;
+    if strike.fault == Fault::Hang {
+        planned.commit_timeout = Some(COMMIT_TIMEOUT);
+    }
+    let mut child = victim.start(&planned).map_err(Failure::trouble)?;
     let life = victim.lives();
-    let ended = if strike.fault == Fault::Stop {
-        stopped(&mut child, workers, victim)
-    } else {
-        wait(&mut child, LIFE).map_err(|why| hanging(&why, victim, life))
+    let ended = match strike.fault {
+        Fault::Stop => stopped(&mut child, workers, victim),
+        Fault::Hang => hung(&mut child, shim, victim),
+        _ => wait(&mut child, LIFE).map_err(|why| hanging(&why, victim, life)),
     };
     let struck = shim.struck();
     let what = struck.clone().unwrap_or_else(|| "nothing".into());
@@ -228,9 +238,10 @@ fn judged(fault: Fault, status: ExitStatus, victim: &Victim, life: u32) -> Resul
     let log = victim.log(life);
     let error = log.lines().rev().find(|line| line.starts_with("error:")).unwrap_or_default();
     let place = victim.checkpoints().parent().map(|dir| dir.display().to_string()).unwrap_or_default();
-    let names_a_place = error.contains(&place) || error.contains("step `") || error.contains("sink `");
+    let parts = ["step `", "state `", "source `", "sink `"];
+    let names_a_place = error.contains(&place) || parts.iter().any(|part| error.contains(part));
     let is_right = match ends {
-        Ends::Passing => status.code() == Some(1) && names_a_place,
+        Ends::Passing | Ends::Asked => status.code() == Some(1) && names_a_place,
         Ends::Either => matches!(status.code(), Some(1 | 2)) && names_a_place,
         // It is told that it was replaced, wherever it notices.
         Ends::Stopped => matches!(status.code(), Some(1 | 2)) && !error.is_empty(),
@@ -240,6 +251,21 @@ fn judged(fault: Fault, status: ExitStatus, victim: &Victim, life: u32) -> Resul
         return Ok(Ended::Error);
     }
     Err(ending("the struck life", status, victim, life))
+}
+
+/// Waits until the process hangs somewhere, and asks it to stop.
+fn hung(child: &mut Child, shim: &Shim, victim: &Victim) -> Result<ExitStatus, Failure> {
+    let life = victim.lives();
+    let began = Instant::now();
+    while shim.struck().is_none() && began.elapsed() < LIFE {
+        if let Some(status) = child.try_wait().map_err(Failure::trouble)? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(HANGS);
+    terminate(child);
+    wait(child, STOPPING).map_err(|why| hanging(&format!("asked to stop, {why}"), victim, life))
 }
 
 /// Waits until the process has stopped itself, has others complete the job, and wakes it up.

@@ -10,7 +10,7 @@ fn output_acknowledged_before_the_abort_is_listed_by_the_next_success_with_its_o
     let [Action::Aborted { checkpoint: CheckpointId(4), reason }] = &actions[..] else {
         panic!("{actions:?}")
     };
-    assert!(reason.contains("source \"in\" instance 0, state \"counts\" instance 0"), "{reason}");
+    assert!(reason.contains("source `in` instance 0, state `counts` instance 0"), "{reason}");
     assert_eq!(feed(&mut c, [periodic()]), [barrier(5, Kind::Periodic)]);
     let actions = feed(&mut c, acks(5));
     assert_eq!(listed(manifest_of(&actions)), [(4, 0), (4, 1), (5, 0), (5, 1)]);

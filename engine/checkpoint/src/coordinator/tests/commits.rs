@@ -87,10 +87,7 @@ fn a_refused_commit_stops_the_job_and_says_what_is_lost() {
     decide(&mut c, 4, 10);
     let actions = feed(&mut c, [commit_failed(Blame::Job)]);
     let Some(reason) = stop_of(&actions) else { panic!("{actions:?}") };
-    assert!(
-        reason.to_string().contains("sink \"out\" will not commit its output of checkpoint 4"),
-        "{reason}"
-    );
+    assert!(reason.to_string().contains("sink `out` will not commit its output of checkpoint 4"), "{reason}");
     assert!(!reason.restart_helps());
 }
 

@@ -88,6 +88,8 @@ pub(super) struct State {
     pub(super) draining: bool,
     /// A stop was asked for before all workers were up.
     pub(super) stop_since: Option<Instant>,
+    /// The first time that a stop or a drain was asked for.
+    pub(super) end_asked: Option<Instant>,
     /// Deletions under way.
     expiring: Vec<JoinHandle<()>>,
     over: Option<Result<Outcome>>,
@@ -123,6 +125,7 @@ impl Driver {
             memory_full: false,
             backlog: false,
             stop_since: None,
+            end_asked: None,
             expiring: Vec::new(),
             over: None,
         };
@@ -271,7 +274,7 @@ impl Driver {
 
     fn next_wake(&self) -> Instant {
         let timeout = match &self.state.publishing {
-            Some(publishing) => Some(publishing.deadline),
+            Some(publishing) => Some(self.deadline(publishing)),
             None => self.state.undecided.map(|(_, since)| since + self.shared.config.checkpoint_timeout),
         };
         let look_around = wall_clock::now() + LOOK_AROUND;

@@ -20,6 +20,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long the storage may take to answer, or as long as a checkpoint may take, if that is longer.
 const STORAGE_LIMIT: Duration = Duration::from_secs(60);
+/// The same once a stop or a drain was asked for: who stops a job because its storage is away wants to see it end.
+const STORAGE_LIMIT_AT_THE_END: Duration = Duration::from_secs(10);
 /// How long a run whose workers are not all up may go on after a stop was asked for.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -29,8 +31,8 @@ pub(super) struct Publishing {
     manifest: Arc<Manifest>,
     /// Before the next look at what became of it.
     wait: Duration,
-    /// By when the storage must have answered.
-    pub(super) deadline: Instant,
+    /// When the storage was asked.
+    since: Instant,
     /// The thread's work; none in a simulation.
     pub(super) task: Option<JoinHandle<()>>,
 }
@@ -49,7 +51,7 @@ impl Driver {
             checkpoint,
             manifest: Arc::clone(&manifest),
             wait: FIRST_WAIT,
-            deadline: self.storage_deadline(Duration::ZERO),
+            since: wall_clock::now(),
             task: None,
         });
         let (log, storage) = (self.log.clone(), Arc::clone(&self.shared.storage));
@@ -71,10 +73,7 @@ impl Driver {
         };
         let (manifest, wait) = (Arc::clone(&publishing.manifest), publishing.wait);
         publishing.wait = (wait * 2).min(LONGEST_WAIT);
-        let deadline = self.storage_deadline(wait);
-        if let Some(publishing) = &mut self.state.publishing {
-            publishing.deadline = deadline;
-        }
+        publishing.since = wall_clock::now() + wait;
         let log = self.log.clone();
         self.ask_storage(checkpoint, slot, move || {
             wall_clock::sleep(wait);
@@ -82,8 +81,12 @@ impl Driver {
         });
     }
 
-    fn storage_deadline(&self, wait: Duration) -> Instant {
-        wall_clock::now() + wait + self.shared.config.checkpoint_timeout.max(STORAGE_LIMIT)
+    /// By when the storage must have answered.
+    pub(super) fn deadline(&self, publishing: &Publishing) -> Instant {
+        let usual = publishing.since + self.shared.config.checkpoint_timeout.max(STORAGE_LIMIT);
+        self.state
+            .end_asked
+            .map_or(usual, |asked| usual.min(asked.max(publishing.since) + STORAGE_LIMIT_AT_THE_END))
     }
 
     fn ask_storage(
@@ -123,9 +126,9 @@ impl Driver {
     /// Ends the run if the storage does not answer, or if a stop is waiting for workers that do not come up.
     pub(super) fn give_up_waiting(&mut self, now: Instant) {
         if let Some(publishing) = &self.state.publishing
-            && now >= publishing.deadline
+            && now >= self.deadline(publishing)
         {
-            let over = self.no_answer(publishing.checkpoint);
+            let over = self.no_answer(publishing);
             self.over(over);
         }
         if let Some(since) = self.state.stop_since
@@ -137,11 +140,13 @@ impl Driver {
         }
     }
 
-    fn no_answer(&self, checkpoint: CheckpointId) -> Result<crate::control::Outcome> {
-        let limit = self.shared.config.checkpoint_timeout.max(STORAGE_LIMIT);
+    fn no_answer(&self, publishing: &Publishing) -> Result<crate::control::Outcome> {
+        let limit = self.deadline(publishing).saturating_duration_since(publishing.since);
         Err(Error::external(format!(
-            "no answer within {limit:?} to writing the record of checkpoint {checkpoint} into the checkpoint log in {}; \
+            "no answer within {:.0} s to writing the record of checkpoint {} into the checkpoint log in {}; \
              whether it is decided is not known, and the next start finds out",
+            limit.as_secs_f64(),
+            publishing.checkpoint,
             self.shared.storage.place()
         )))
     }

@@ -62,6 +62,9 @@ impl Driver {
     pub(super) fn requested(&mut self, asked: Asked) {
         let Asked { request, teller } = asked;
         let draining = self.state.drain_due || self.state.draining;
+        if matches!(request, Request::Stop | Request::Drain) {
+            self.state.end_asked.get_or_insert_with(wall_clock::now);
+        }
         match &request {
             Request::Stop | Request::Drain if self.state.ending => {
                 tracing::info!("the job is already ending");
