@@ -38,6 +38,8 @@ pub(crate) struct Column {
 #[derive(Debug)]
 pub(crate) enum Found {
     Table(Names, Columns),
+    /// There is no such table.
+    Missing,
     /// Nothing can be written there; why.
     Unfit(String),
 }
@@ -98,7 +100,7 @@ pub(crate) async fn find(client: &Client, table: &str) -> Result<Found, tokio_po
         return Ok(Found::Unfit("is no name of a table".into()));
     }
     let Some(row) = client.query_opt(TABLE, &[&path]).await? else {
-        return Ok(Found::Unfit("does not exist; create it, or give .create(\"CREATE TABLE ...\")".into()));
+        return Ok(Found::Missing);
     };
     let (oid, schema, name): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
     let (kind, persistence): (String, String) = (row.get(3), row.get(4));

@@ -117,6 +117,14 @@ impl<T, M> Table<T, M> {
         self.target.create = Some(statement.into());
         self
     }
+
+    /// How many connections commit at once, 4 unless said otherwise. What one instance (worker) wrote is committed in
+    /// order; what two wrote, in any order: where two instances write the same keys and the last one is to stay, give 1.
+    #[must_use]
+    pub fn commit_lanes(mut self, lanes: usize) -> Self {
+        self.target.commit_lanes = lanes;
+        self
+    }
 }
 
 impl<T> Table<T, Rows> {
@@ -152,6 +160,10 @@ where
 
     async fn committer(&self, context: &SinkContext) -> Result<Self::Committer> {
         Staged::new(self.target.clone()).committer(context).await
+    }
+
+    fn commit_lanes(&self) -> usize {
+        self.target.commit_lanes
     }
 
     fn places(&self) -> Vec<Place> {

@@ -5,10 +5,11 @@ use crate::columns::{self, Columns, Found};
 use crate::load::{Failed, Load, Shape};
 use crate::row::{self, Row};
 use crate::session::{self, Abandoned, Means, Session};
-use crate::tokens::{OWN_TABLES, Owner, Tokens, Wrong};
+use crate::tokens::{OWN_TABLES, Tokens, Wrong};
 use crate::{Mode, Rows};
 use serde::Serialize;
 use staunch_core::background::blocking;
+use staunch_core::owner::{Owner, not_the_same};
 use staunch_core::sink::{CommitError, SinkContext};
 use staunch_core::staged::{Applied, StagedRows, StagedTarget, Token};
 use staunch_core::{CheckpointId, Error, Result};
@@ -20,6 +21,9 @@ const READ_AT_ONCE: usize = 4_096;
 /// How often a start ends sessions of older starts that hold its locks.
 const TAKE_OVER_ATTEMPTS: u32 = 4;
 
+/// Connections that commit at once, if nobody says otherwise.
+const COMMIT_LANES: usize = 4;
+
 /// A table as a target of staged output.
 pub struct Target<T, M = Rows> {
     pub(crate) url: String,
@@ -27,6 +31,7 @@ pub struct Target<T, M = Rows> {
     pub(crate) create: Option<String>,
     /// Names of the columns of the key; empty for plain inserts.
     pub(crate) key: Vec<String>,
+    pub(crate) commit_lanes: usize,
     /// On a writer's value: the table.
     known: OnceLock<Arc<Shape>>,
     record: PhantomData<fn(T, M)>,
@@ -46,6 +51,7 @@ impl<T, M> Clone for Target<T, M> {
             table: self.table.clone(),
             create: self.create.clone(),
             key: self.key.clone(),
+            commit_lanes: self.commit_lanes,
             known: self.known.clone(),
             record: PhantomData,
         }
@@ -69,7 +75,8 @@ struct Shelf {
 
 impl<T, M: Mode<T>> Target<T, M> {
     pub(crate) fn new(url: String, table: String) -> Self {
-        Self { url, table, create: None, key: Vec::new(), known: OnceLock::new(), record: PhantomData }
+        let (create, key, commit_lanes) = (None, Vec::new(), COMMIT_LANES);
+        Self { url, table, create, key, commit_lanes, known: OnceLock::new(), record: PhantomData }
     }
 
     fn place(&self) -> String {
@@ -94,6 +101,7 @@ impl<T, M: Mode<T>> Target<T, M> {
         }
         let shelf = self.shelf(context).await?;
         let session = session::connect(&address, context, &self.table, &shelf.abandoned).await?;
+        self.check_earlier(&session, context).await?;
         if let Some(statement) = &self.create {
             let what = format!("the statement of .create(..) failed ({statement}) at");
             session.client.batch_execute(statement).await.map_err(|e| self.opening_error(&what, &e))?;
@@ -102,6 +110,10 @@ impl<T, M: Mode<T>> Target<T, M> {
         let (names, columns) =
             match found.map_err(|e| self.opening_error("cannot read the columns of", &e))? {
                 Found::Table(names, columns) => (names, columns),
+                Found::Missing => {
+                    let why = "does not exist; create it, or give .create(\"CREATE TABLE ...\")";
+                    return Err(Error::job(format!("{} {why}", self.place())));
+                }
                 Found::Unfit(why) => return Err(Error::job(format!("{} {why}", self.place()))),
             };
         let shape = Shape { key: self.key_of(&columns)?, names, columns };
@@ -113,6 +125,24 @@ impl<T, M: Mode<T>> Target<T, M> {
         }
         let tokens = Tokens::new(&shape.names, self.place());
         Ok(Connection { session, shape, tokens })
+    }
+
+    /// Before anything is made in a database that may not be the one that earlier starts wrote to.
+    async fn check_earlier(&self, session: &Session, context: &SinkContext) -> Result<()> {
+        if context.taken_over_by.is_none() {
+            return Ok(());
+        }
+        let found = columns::find(&session.client, &self.table).await;
+        match found.map_err(|e| self.opening_error("cannot read the columns of", &e))? {
+            Found::Table(names, _) => {
+                let tokens = Tokens::new(&names, self.place());
+                let checked =
+                    tokens.check(&session.client, &Owner::from(context), context.taken_over_by).await;
+                checked.map_err(|e| self.at_start("cannot read", e))
+            }
+            Found::Missing => Err(not_the_same(&self.place(), &context.sink, "there is no such table")),
+            Found::Unfit(_) => Ok(()),
+        }
     }
 
     fn key_of(&self, columns: &Columns) -> Result<Vec<usize>> {
@@ -183,12 +213,7 @@ impl<T, M: Mode<T>> Target<T, M> {
         let failed = |error: tokio_postgres::Error| session::commit_error(&place, &what, &error);
         let wrong = |wrong| self.refused(&what, wrong);
         let Connection { session, shape, tokens } = connection;
-        let owner = Owner {
-            job: token.job.clone(),
-            sink: token.sink.clone(),
-            lineage: token.lineage.clone(),
-            generation: token.generation,
-        };
+        let owner = Owner::from(token);
         session.busy = true;
         let client = &session.client;
         client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(failed)?;
@@ -263,6 +288,10 @@ where
     type Row = Row;
     type Connection = Connection;
 
+    fn commit_lanes(&self) -> usize {
+        self.commit_lanes
+    }
+
     fn row(&self, record: M::Record) -> Result<Row> {
         self.make(record)
     }
@@ -289,14 +318,14 @@ where
 
     async fn check(&self, connection: &mut Connection, context: &SinkContext) -> Result<()> {
         let Connection { session, tokens, .. } = connection;
-        let checked = tokens.check(&session.client, &Owner::of(context)).await;
+        let checked = tokens.check(&session.client, &Owner::from(context), context.taken_over_by).await;
         checked.map_err(|e| self.at_start("cannot read", e))
     }
 
     async fn fence(&self, connection: &mut Connection, context: &SinkContext) -> Result<()> {
         let Connection { session, tokens, .. } = connection;
         for attempt in 1.. {
-            match tokens.fence(&session.client, &Owner::of(context)).await {
+            match tokens.fence(&session.client, &Owner::from(context), context.taken_over_by).await {
                 Ok(()) => break,
                 Err(Wrong::Server(error)) if session::is_locked(&error) && attempt < TAKE_OVER_ATTEMPTS => {
                     let text = self.place();
@@ -318,7 +347,7 @@ where
         context: &SinkContext,
         instance: u32,
     ) -> Result<Option<CheckpointId>, CommitError> {
-        let (owner, Connection { session, tokens, .. }) = (Owner::of(context), connection);
+        let (owner, Connection { session, tokens, .. }) = (Owner::from(context), connection);
         let wrong = |wrong| self.refused("reading the token", wrong);
         tokens.check_owner(&session.client, &owner, "").await.map_err(wrong)?;
         tokens.committed(&session.client, &owner, instance).await.map_err(wrong)
@@ -329,7 +358,7 @@ where
         connection: &mut Connection,
         context: &SinkContext,
     ) -> Result<Option<CheckpointId>, CommitError> {
-        let (owner, Connection { session, tokens, .. }) = (Owner::of(context), connection);
+        let (owner, Connection { session, tokens, .. }) = (Owner::from(context), connection);
         let wrong = |wrong| self.refused("reading the tokens", wrong);
         tokens.check_owner(&session.client, &owner, "").await.map_err(wrong)?;
         tokens.newest(&session.client, &owner).await.map_err(wrong)

@@ -5,28 +5,12 @@
 //! rows, so that two commits of one instance wait for each other, and the second finds what the first has done.
 
 use crate::columns::Names;
-use staunch_core::sink::SinkContext;
-use staunch_core::{CheckpointId, Error, Generation, crash};
+use staunch_core::owner::{Mark, Owner, Words};
+use staunch_core::{CheckpointId, Error, Generation};
 use tokio_postgres::{Client, Row};
 
 /// What the names of the sink's own tables begin with.
 pub(crate) const OWN_TABLES: &str = "_staunch_";
-
-/// Who commits.
-#[derive(Clone, Debug)]
-pub(crate) struct Owner {
-    pub job: String,
-    pub sink: String,
-    pub lineage: String,
-    pub generation: Generation,
-}
-
-impl Owner {
-    pub fn of(context: &SinkContext) -> Self {
-        let SinkContext { job, sink, lineage, generation, .. } = context.clone();
-        Self { job, sink, lineage, generation }
-    }
-}
 
 /// Why something about the tokens did not work.
 #[derive(Debug)]
@@ -99,30 +83,32 @@ impl Tokens {
             })
     }
 
-    /// Whether the target belongs to another run; changes nothing.
-    pub async fn check(&self, client: &Client, owner: &Owner) -> Result<(), Wrong> {
-        if !self.exist(client).await? {
-            return Ok(());
-        }
-        match self.read(client, owner, "").await? {
-            Some((other, _)) if other != owner.lineage => Err(Wrong::Ours(self.another_run(owner, &other))),
-            _ => Ok(()),
-        }
+    /// Whether the target belongs to another run, or is not the one that start `needed` wrote to; changes nothing.
+    pub async fn check(
+        &self,
+        client: &Client,
+        owner: &Owner,
+        needed: Option<Generation>,
+    ) -> Result<(), Wrong> {
+        let found = if self.exist(client).await? { self.read(client, owner, "").await? } else { None };
+        let over = self.start_over(owner);
+        owner.may_write(found.as_ref(), needed, self.words(&over)).map_err(Wrong::Ours)
     }
 
-    /// Takes the target over, unless it belongs to another run or a newer start.
-    pub async fn fence(&self, client: &Client, owner: &Owner) -> Result<(), Wrong> {
+    /// Takes the target over, unless it belongs to another run or a newer start, or went back.
+    pub async fn fence(
+        &self,
+        client: &Client,
+        owner: &Owner,
+        needed: Option<Generation>,
+    ) -> Result<(), Wrong> {
         self.make(client).await?;
         client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-        match self.read(client, owner, "FOR UPDATE").await? {
-            Some((other, _)) if other != owner.lineage => {
-                return Err(Wrong::Ours(self.another_run(owner, &other)));
-            }
-            Some((_, newer)) if newer > owner.generation => {
-                return Err(Wrong::Ours(self.fenced(owner, newer)));
-            }
-            _ => {}
-        }
+        let over = self.start_over(owner);
+        let may = |found: Option<Mark>| {
+            owner.takes_over(found.as_ref(), needed, self.words(&over)).map_err(Wrong::Ours)
+        };
+        may(self.read(client, owner, "FOR UPDATE").await?)?;
         // Of two first starts at once the second waits here; it is told apart by the condition.
         let Owner { job, sink, lineage, generation } = owner;
         let taken = client
@@ -137,14 +123,11 @@ impl Tokens {
             )
             .await?;
         if taken == 0 {
-            let found = self.read(client, owner, "").await?;
-            let (other, newer) = found.unwrap_or_else(|| (lineage.clone(), *generation));
-            let is_other = other != *lineage;
-            return Err(Wrong::Ours(if is_other {
-                self.another_run(owner, &other)
-            } else {
-                self.fenced(owner, newer)
-            }));
+            may(self.read(client, owner, "").await?)?;
+            return Err(Wrong::Ours(Error::external(format!(
+                "{}: two starts take it over at once",
+                self.place
+            ))));
         }
         client.batch_execute("COMMIT").await?;
         Ok(())
@@ -152,17 +135,8 @@ impl Tokens {
 
     /// Checks that the target is still ours. With `FOR SHARE`, in a transaction, it stays so until the end of it.
     pub async fn check_owner(&self, client: &Client, owner: &Owner, lock: &str) -> Result<(), Wrong> {
-        match self.read(client, owner, lock).await? {
-            Some((other, _)) if other != owner.lineage => Err(Wrong::Ours(self.another_run(owner, &other))),
-            Some((_, current)) if current != owner.generation && !crash::bug("fencing_skipped") => {
-                Err(Wrong::Ours(self.fenced(owner, current)))
-            }
-            Some(_) => Ok(()),
-            None => Err(Wrong::Ours(Error::job(format!(
-                "{}: the sink's row in {} is gone; was the database replaced?",
-                self.place, self.fence
-            )))),
-        }
+        let found = self.read(client, owner, lock).await?;
+        owner.still_has(found.as_ref(), self.words(&self.start_over(owner))).map_err(Wrong::Ours)
     }
 
     /// The highest committed checkpoint of an instance.
@@ -185,7 +159,8 @@ impl Tokens {
         match stored {
             None => Ok(None),
             Some(row) if row.get::<_, &str>(0) != lineage => {
-                Err(Wrong::Ours(self.another_run(owner, row.get::<_, &str>(0))))
+                let over = self.start_over(owner);
+                Err(Wrong::Ours(owner.another_run(row.get(0), self.words(&over))))
             }
             Some(row) => self.id(&row, 1).map(Some),
         }
@@ -252,35 +227,27 @@ impl Tokens {
         })
     }
 
-    async fn read(
-        &self,
-        client: &Client,
-        owner: &Owner,
-        lock: &str,
-    ) -> Result<Option<(String, Generation)>, Wrong> {
+    async fn read(&self, client: &Client, owner: &Owner, lock: &str) -> Result<Option<Mark>, Wrong> {
         let query =
             format!("SELECT lineage, generation FROM {} WHERE job = $1 AND sink = $2 {lock}", self.fence);
         let row = client.query_opt(&query, &[&owner.job, &owner.sink]).await?;
-        Ok(row.map(|row| (row.get(0), Generation(row.get::<_, i64>(1).cast_unsigned()))))
+        Ok(row.map(|row| {
+            let generation = Generation(row.get::<_, i64>(1).cast_unsigned());
+            Mark { lineage: row.get(0), generation }
+        }))
     }
 
-    fn another_run(&self, owner: &Owner, other: &str) -> Error {
-        let Owner { job, sink, lineage, .. } = owner;
-        let Self { fence, commits, place, .. } = self;
+    fn words<'a>(&'a self, start_over: &'a str) -> Words<'a> {
+        Words { place: &self.place, start_over }
+    }
+
+    fn start_over(&self, owner: &Owner) -> String {
+        let Self { fence, commits, .. } = self;
         let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
-        let (of_job, of_sink) = (text(job), text(sink));
-        Error::job(format!(
-            "{place} holds output of another run of job `{job}`, sink `{sink}` (run {other}; this is run {lineage}). Write \
-             to another table in another schema, or continue that run from its checkpoints, or start over: empty the table \
-             and run `DELETE FROM {fence} WHERE job = {of_job} AND sink = {of_sink}; \
-             DELETE FROM {commits} WHERE job = {of_job} AND sink = {of_sink};`"
-        ))
-    }
-
-    fn fenced(&self, owner: &Owner, newer: Generation) -> Error {
-        Error::job(format!(
-            "{}: sink `{}` was taken over by start {newer} of the job; this is start {}",
-            self.place, owner.sink, owner.generation
-        ))
+        let (job, sink) = (text(&owner.job), text(&owner.sink));
+        format!(
+            "empty the table and run `DELETE FROM {fence} WHERE job = {job} AND sink = {sink}; \
+             DELETE FROM {commits} WHERE job = {job} AND sink = {sink};` (a table in another schema is another place)"
+        )
     }
 }

@@ -5,10 +5,11 @@ mod support;
 
 use serde::Serialize;
 use staunch_core::error::Kind;
-use staunch_core::sink::CommitError;
+use staunch_core::sink::{CommitError, Committer, Sink};
 use staunch_postgres::{Change, Table, changes, table};
 use staunch_testing::conformance::sink::{Life, Row, Target, check_all, row, rows};
 use staunch_testing::servers;
+use std::time::Duration;
 use support::orders::{SERVER, orders, refused};
 use support::{Schema, run};
 
@@ -134,6 +135,120 @@ fn a_table_that_is_locked_is_asked_again() {
     });
 }
 
+/// The other one waits first of all, so that the server ends the sink's transaction.
+#[test]
+fn a_deadlock_is_asked_again() {
+    let Some(url) = servers::address(SERVER) else { return };
+    run(async {
+        let mut life = Life::new(orders(&url, &["id"]));
+        life.target.schema.run("INSERT INTO rows VALUES (1, 'old'), (2, 'old')");
+        life.instances = 1;
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(1..3)).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
+        let (other, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let table = life.target.schema.table("rows");
+        let begin =
+            format!("SET deadlock_timeout = '1h'; BEGIN; UPDATE {table} SET name = 'other' WHERE id = 2");
+        other.batch_execute(&begin).await.unwrap();
+        let update = format!("UPDATE {table} SET name = 'other' WHERE id = 1");
+        let schema = &life.target.schema;
+        let crossing = async {
+            until_it_waits(schema).await;
+            other.batch_execute(&update).await.unwrap();
+            other.batch_execute("COMMIT").await.unwrap();
+        };
+        let (committed, ()) = tokio::join!(start.commit(&listed), crossing);
+        match committed {
+            Err(CommitError::Retry(error)) => assert!(error.to_string().contains("40P01"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+        start.commit(&listed).await.unwrap();
+        assert_eq!(life.visible(), rows(1..3));
+    });
+}
+
+/// Waits until a session of the sink that writes to this schema waits for a lock.
+async fn until_it_waits(schema: &Schema) {
+    let waiting = format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, '{}') > 0
+                           AND application_name LIKE 'staunch %')::text",
+        schema.name
+    );
+    for _ in 0..6_000 {
+        if schema.text(&waiting) == "true" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no session waits for a lock");
+}
+
+#[test]
+fn a_serialization_failure_is_asked_again() {
+    let Some(url) = servers::address(SERVER) else { return };
+    run(async {
+        let mut life = Life::new(orders(&url, &[]));
+        life.target.schema.run(
+            "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$;
+             CREATE TRIGGER fails BEFORE INSERT ON rows EXECUTE FUNCTION fails()",
+        );
+        let mut start = life.start(&[]).await.unwrap();
+        start.write(rows(0..4)).await.unwrap();
+        let listed = start.prepare(1).await.unwrap();
+        match start.commit(&listed).await {
+            Err(CommitError::Retry(error)) => assert!(error.to_string().contains("40001"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+        life.target.schema.run("DROP TRIGGER fails ON rows");
+        start.commit(&listed).await.unwrap();
+        assert_eq!(life.visible(), rows(0..4));
+    });
+}
+
+/// As the engine does it: the first committer recovers, each publishes what its instances wrote.
+#[test]
+fn what_one_instance_wrote_is_committed_while_that_of_another_waits() {
+    let Some(url) = servers::address(SERVER) else { return };
+    run(async {
+        let mut life = Life::new(orders(&url, &["id"]));
+        assert_eq!(Sink::commit_lanes(&life.target.sink()), 4);
+        assert_eq!(Sink::commit_lanes(&life.target.sink().commit_lanes(2)), 2);
+        life.target.schema.run("INSERT INTO rows VALUES (0, 'old')");
+        let mut start = life.start(&[]).await.unwrap();
+        let mut lane = life.target.sink().committer(&life.context(1, 0)).await.unwrap();
+        for checkpoint in 1..4 {
+            start.write(rows(0..2)).await.unwrap();
+            let listed = start.prepare(checkpoint).await.unwrap();
+            assert_eq!(listed.iter().map(|c| c.instance).collect::<Vec<_>>(), [0, 1]);
+            let (other, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let table = life.target.schema.table("rows");
+            other
+                .batch_execute(&format!("BEGIN; SELECT FROM {table} WHERE id = 0 FOR UPDATE"))
+                .await
+                .unwrap();
+            let second = async {
+                until_it_waits(&life.target.schema).await;
+                lane.commit(&listed[1..]).await.unwrap();
+                other.batch_execute("ROLLBACK").await.unwrap();
+            };
+            let (first, ()) = tokio::join!(start.commit(&listed[..1]), second);
+            first.unwrap();
+            assert_eq!(life.visible(), rows(0..2));
+            life.target.schema.run("UPDATE rows SET name = 'old'");
+        }
+        let mut next = life.start(&[]).await.unwrap();
+        start.write(rows(0..2)).await.unwrap();
+        let listed = start.prepare(4).await.unwrap();
+        let why = [refused(start.commit(&listed[..1]).await), refused(lane.commit(&listed[1..]).await)];
+        assert!(why.iter().all(|why| why.contains("was taken over by start 2")), "{why:?}");
+        next.commit(&listed).await.unwrap();
+    });
+}
+
 #[test]
 fn a_row_that_breaks_a_constraint_is_named_and_stays_staged() {
     let Some(url) = servers::address(SERVER) else { return };
@@ -160,7 +275,6 @@ fn a_user_that_is_not_let_in_and_a_database_that_is_not_there_are_mistakes_of_th
     run(async {
         let life = Life::new(orders(&url, &[]));
         let sink = table::<Row>(format!("{}_is_not_there", url.trim_end_matches('/')), "rows");
-        use staunch_core::sink::{Committer, Sink};
         let mut committer = sink.committer(&life.context(1, 0)).await.unwrap();
         let error = committer.recover(&[]).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Job, "{error}");

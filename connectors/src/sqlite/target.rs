@@ -3,11 +3,12 @@
 use super::columns::Columns;
 use super::place::{Identity, write_ahead_log};
 use super::row::{Row, insert, quoted};
-use super::tokens::{self, Owner};
+use super::tokens;
 use rusqlite::{ErrorCode, OpenFlags, TransactionBehavior, params_from_iter};
 use serde::Serialize;
 use staunch_core::background::blocking;
 use staunch_core::error::Kind;
+use staunch_core::owner::{Owner, not_the_same};
 use staunch_core::sink::{CommitError, SinkContext};
 use staunch_core::staged::{Applied, StagedRows, StagedTarget, Token};
 use staunch_core::{CheckpointId, Error, Result};
@@ -106,7 +107,7 @@ impl<T> Target<T> {
             known.identity.check(&self.path)?;
         }
         if context.taken_over_by.is_some() && Identity::of(&self.path)?.is_none() {
-            return Err(tokens::not_the_same(&self.place(), &context.sink, "there is no such file"));
+            return Err(not_the_same(&self.place(), &context.sink, "there is no such file"));
         }
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if self.create.is_some() {
@@ -229,9 +230,7 @@ impl<T> Target<T> {
         let failed =
             |e| self.commit_error(format!("checkpoint {} of sink `{}`", token.checkpoint, token.sink), e);
         let tx = open.database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let Token { job, sink, lineage, generation, instance, .. } = token.clone();
-        let owner = Owner { job, sink, lineage, generation };
-        let stored = tokens::committed(&tx, &owner, instance, &place).map_err(failed)?;
+        let stored = tokens::committed(&tx, &Owner::from(token), token.instance, &place).map_err(failed)?;
         let stored = stored.map_err(CommitError::Refused)?;
         if stored >= Some(token.checkpoint) {
             return Ok(Applied::Before);
@@ -331,8 +330,7 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         context: &SinkContext,
         instance: u32,
     ) -> Result<Option<CheckpointId>, CommitError> {
-        let SinkContext { job, sink, lineage, generation, .. } = context.clone();
-        let (owner, place) = (Owner { job, sink, lineage, generation }, self.place());
+        let (owner, place) = (Owner::from(context), self.place());
         let target = self.clone();
         let read = connection.with(move |open| {
             target.check_place(open, false)?;
@@ -347,8 +345,7 @@ impl<T: Serialize + Send + 'static> StagedTarget for Target<T> {
         connection: &mut Connection,
         context: &SinkContext,
     ) -> Result<Option<CheckpointId>, CommitError> {
-        let SinkContext { job, sink, lineage, generation, .. } = context.clone();
-        let (owner, place) = (Owner { job, sink, lineage, generation }, self.place());
+        let (owner, place) = (Owner::from(context), self.place());
         let read = connection.with(move |open| tokens::newest(&open.database, &owner, &place));
         let read = read.await.map_err(CommitError::Retry)?;
         read.map_err(|e| self.commit_error("reading the tokens".to_owned(), e))?.map_err(CommitError::Refused)

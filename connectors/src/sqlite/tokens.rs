@@ -1,9 +1,10 @@
 //! The sink's own tables: who writes here, and what is committed.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use staunch_core::owner::{Mark, Owner, Words};
 use staunch_core::sink::SinkContext;
 use staunch_core::staged::Token;
-use staunch_core::{CheckpointId, Error, Generation, Result, crash};
+use staunch_core::{CheckpointId, Generation, Result};
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _staunch_fence (
@@ -27,56 +28,27 @@ pub(super) fn check(connection: &Connection, context: &SinkContext, place: &str)
         true => read_fence(connection, &context.job, &context.sink)?,
         false => None,
     };
-    Ok(check_found(found, context, place))
-}
-
-fn check_found(found: Option<(String, Generation)>, context: &SinkContext, place: &str) -> Result<()> {
-    let SinkContext { job, sink, lineage, .. } = context;
-    match (found, context.taken_over_by) {
-        (Some((other, _)), _) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
-        (Some((_, last)), Some(needed)) if last < needed => {
-            let why =
-                format!("no start after {last} has written there, and start {needed} of the job has written");
-            Err(not_the_same(place, sink, &why))
-        }
-        (None, Some(needed)) => {
-            let why = format!("it has no mark of this sink, to which start {needed} of the job has written");
-            Err(not_the_same(place, sink, &why))
-        }
-        _ => Ok(()),
-    }
+    let owner = Owner::from(context);
+    Ok(owner.may_write(found.as_ref(), context.taken_over_by, words(place, &start_over(&owner))))
 }
 
 /// Takes the target over, unless it belongs to another run or a newer start.
 pub(super) fn fence(connection: &mut Connection, context: &SinkContext, place: &str) -> Checked<()> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(TABLES)?;
-    let SinkContext { job, sink, lineage, generation, .. } = context;
-    let found = read_fence(&tx, job, sink)?;
-    if let Some((other, newer)) = &found
-        && other == lineage
-        && newer > generation
-    {
-        return Ok(Err(fenced(place, sink, *newer, *generation)));
-    }
-    if let Err(refused) = check_found(found, context, place) {
+    let owner = Owner::from(context);
+    let found = read_fence(&tx, &owner.job, &owner.sink)?;
+    let over = start_over(&owner);
+    if let Err(refused) = owner.takes_over(found.as_ref(), context.taken_over_by, words(place, &over)) {
         return Ok(Err(refused));
     }
+    let Owner { job, sink, lineage, generation } = owner;
     tx.execute(
         "INSERT INTO _staunch_fence (job, sink, lineage, generation) VALUES (?, ?, ?, ?)
          ON CONFLICT (job, sink) DO UPDATE SET generation = excluded.generation",
         params![job, sink, lineage, generation.0.cast_signed()],
     )?;
     tx.commit().map(Ok)
-}
-
-/// Who commits.
-#[derive(Clone, Debug)]
-pub(super) struct Owner {
-    pub job: String,
-    pub sink: String,
-    pub lineage: String,
-    pub generation: Generation,
 }
 
 /// The highest committed checkpoint of an instance, after a check that the target is still ours. In the
@@ -99,7 +71,9 @@ pub(super) fn committed(
         )
         .optional()?;
     Ok(match stored {
-        Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
+        Some((other, _)) if other != *lineage => {
+            Err(owner.another_run(&other, words(place, &start_over(owner))))
+        }
         stored => Ok(stored.map(|(_, checkpoint)| CheckpointId(checkpoint))),
     })
 }
@@ -120,18 +94,8 @@ pub(super) fn newest(connection: &Connection, owner: &Owner, place: &str) -> Che
 
 /// Checks that the target is still ours.
 fn check_owner(connection: &Connection, owner: &Owner, place: &str) -> Checked<()> {
-    let Owner { job, sink, lineage, generation } = owner;
-    Ok(match read_fence(connection, job, sink)? {
-        Some((other, _)) if other != *lineage => Err(another_run(place, job, sink, &other, lineage)),
-        Some((_, current)) if current != *generation && !crash::bug("fencing_skipped") => {
-            Err(fenced(place, sink, current, *generation))
-        }
-        Some(_) => Ok(()),
-        None => {
-            let why = "the sink's row in _staunch_fence is gone; was the database replaced?";
-            Err(Error::job(format!("{place}: {why}")))
-        }
-    })
+    let found = read_fence(connection, &owner.job, &owner.sink)?;
+    Ok(owner.still_has(found.as_ref(), words(place, &start_over(owner))))
 }
 
 /// Stores the token in the transaction of its commit.
@@ -146,40 +110,28 @@ pub(super) fn store(tx: &Transaction<'_>, token: &Token) -> rusqlite::Result<()>
     .map(|_| ())
 }
 
-fn read_fence(
-    connection: &Connection,
-    job: &str,
-    sink: &str,
-) -> rusqlite::Result<Option<(String, Generation)>> {
+fn read_fence(connection: &Connection, job: &str, sink: &str) -> rusqlite::Result<Option<Mark>> {
     connection
         .query_row(
             "SELECT lineage, generation FROM _staunch_fence WHERE job = ? AND sink = ?",
             params![job, sink],
-            |row| Ok((row.get(0)?, Generation(row.get::<_, i64>(1)?.cast_unsigned()))),
+            |row| {
+                let generation = Generation(row.get::<_, i64>(1)?.cast_unsigned());
+                Ok(Mark { lineage: row.get(0)?, generation })
+            },
         )
         .optional()
 }
 
-fn another_run(place: &str, job: &str, sink: &str, other: &str, ours: &str) -> Error {
-    Error::job(format!(
-        "{place} holds output of another run of job `{job}`, sink `{sink}` (run {other}; this is run {ours}). Write to \
-         another database, or continue that run from its checkpoints, or start over: empty the table and run \
-         `DELETE FROM _staunch_fence WHERE job = '{job}' AND sink = '{sink}'; \
-         DELETE FROM _staunch_commits WHERE job = '{job}' AND sink = '{sink}';`"
-    ))
+fn words<'a>(place: &'a str, start_over: &'a str) -> Words<'a> {
+    Words { place, start_over }
 }
 
-/// What to say of a target that is not the one that earlier starts wrote to.
-pub(super) fn not_the_same(place: &str, sink: &str, why: &str) -> Error {
-    Error::job(format!(
-        "{place} is not the database that sink `{sink}` wrote to before, or an older copy of it: {why}. Rows that were \
-         committed would be missing. Put that database back and run the job again; or start over with --from none and \
-         another database; or, to go on with this one from here, give the sink another name"
-    ))
-}
-
-fn fenced(place: &str, sink: &str, newer: Generation, ours: Generation) -> Error {
-    Error::job(format!(
-        "{place}: sink `{sink}` was taken over by start {newer} of the job; this is start {ours}"
-    ))
+fn start_over(owner: &Owner) -> String {
+    let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let (job, sink) = (text(&owner.job), text(&owner.sink));
+    format!(
+        "empty the table and run `DELETE FROM _staunch_fence WHERE job = {job} AND sink = {sink}; \
+         DELETE FROM _staunch_commits WHERE job = {job} AND sink = {sink};`"
+    )
 }

@@ -15,6 +15,7 @@ pub mod doubles;
 pub mod error;
 pub mod job;
 pub mod metrics;
+pub mod owner;
 pub mod place;
 pub mod plan;
 pub mod run;
