@@ -12,7 +12,7 @@ use staunch_core::background::blocking;
 use staunch_core::owner::{Owner, not_the_same};
 use staunch_core::sink::{CommitError, SinkContext};
 use staunch_core::staged::{Applied, StagedRows, StagedTarget, Token};
-use staunch_core::{CheckpointId, Error, Result};
+use staunch_core::{CheckpointId, Error, Result, crash};
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
@@ -217,6 +217,7 @@ impl<T, M: Mode<T>> Target<T, M> {
         session.busy = true;
         let client = &session.client;
         client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(failed)?;
+        passed("postgres/begun")?;
         tokens.check_owner(client, &owner, "FOR SHARE").await.map_err(wrong)?;
         let is_new = tokens.store(client, &owner, token.instance, token.checkpoint).await.map_err(wrong)?;
         if !is_new {
@@ -224,6 +225,7 @@ impl<T, M: Mode<T>> Target<T, M> {
             session.busy = false;
             return Ok(Applied::Before);
         }
+        passed("postgres/token_stored")?;
         let (mut load, mut rest) = (Load::new(), Some(rows));
         while let Some(mut rows) = rest.take() {
             let read = blocking(move || {
@@ -235,9 +237,12 @@ impl<T, M: Mode<T>> Target<T, M> {
             for row in some {
                 load.push(client, shape, row).await.map_err(|e| self.not_loaded(&what, e))?;
             }
+            passed("postgres/some_rows_sent")?;
         }
         load.finish(client, shape).await.map_err(|e| self.not_loaded(&what, e))?;
+        passed("postgres/rows_written")?;
         client.batch_execute("COMMIT").await.map_err(failed)?;
+        passed("postgres/committed")?;
         session.busy = false;
         Ok(Applied::Now)
     }
@@ -265,6 +270,16 @@ impl<T, M: Mode<T>> Target<T, M> {
             Wrong::Ours(error) => error,
         }
     }
+}
+
+/// Passes a crash point of a commit.
+fn passed(point: &'static str) -> Result<(), CommitError> {
+    crash::point(point).map_err(|e| CommitError::Retry(Error::external("a commit failed").caused_by(e)))
+}
+
+/// Passes a crash point of a start.
+fn passed_at_start(point: &'static str) -> Result<()> {
+    crash::point(point).map_err(|e| Error::external("a start failed").caused_by(e))
 }
 
 fn key_problems(shape: &Shape, made: &row::Made) -> Vec<String> {
@@ -324,6 +339,7 @@ where
 
     async fn fence(&self, connection: &mut Connection, context: &SinkContext) -> Result<()> {
         let Connection { session, tokens, .. } = connection;
+        passed_at_start("postgres/recovery.fence_due")?;
         for attempt in 1.. {
             match tokens.fence(&session.client, &Owner::from(context), context.taken_over_by).await {
                 Ok(()) => break,
@@ -338,6 +354,7 @@ where
                 Err(wrong) => return Err(self.at_start("cannot take over", wrong)),
             }
         }
+        passed_at_start("postgres/recovery.fenced")?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! A schema of its own at the real server, a reader that is not the sink, and a proxy that cuts connections.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod job;
 pub mod orders;
 
 use std::io::{Read, Write};
@@ -152,8 +153,8 @@ fn pass_on(mut client: TcpStream, mut server: TcpStream, state: &State, losing: 
             break;
         }
         if passes < read {
-            state.cuts.fetch_add(1, SeqCst);
             state.left.store(-1, SeqCst);
+            state.cuts.fetch_add(1, SeqCst);
             break;
         }
     }
@@ -172,4 +173,36 @@ fn pass_back(mut server: TcpStream, mut client: TcpStream, state: &State, losing
         }
     }
     let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+}
+
+/// A process with all its children that stand still until this is dropped.
+pub struct Stalled(Vec<u32>);
+
+impl Stalled {
+    pub fn all_of(parent: u32) -> Self {
+        signal(&[parent], "STOP");
+        let mut all = vec![parent];
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let mut after = stat.rsplit_once(") ").map_or("", |(_, after)| after).split(' ');
+            if after.nth(1).and_then(|of| of.parse().ok()) == Some(parent) {
+                signal(&[pid], "STOP");
+                all.push(pid);
+            }
+        }
+        Self(all)
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        signal(&self.0, "CONT");
+    }
+}
+
+fn signal(processes: &[u32], name: &str) {
+    let processes = processes.iter().map(u32::to_string);
+    // One that ended meanwhile is no trouble.
+    std::process::Command::new("kill").arg(format!("-{name}")).args(processes).status().unwrap();
 }
