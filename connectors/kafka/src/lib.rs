@@ -1,4 +1,4 @@
-//! Kafka: topics as a source, exactly once through positions in the checkpoint.
+//! Kafka: topics as a source, by positions in the checkpoint, and as a sink, by one transaction a commit.
 //!
 //! ```no_run
 //! use staunch_core::{Job, Result};
@@ -18,8 +18,10 @@
 mod glob;
 mod record;
 pub mod settings;
+pub mod sink;
 pub mod source;
 
 pub use record::{Incoming, Record};
 pub use settings::Settings;
+pub use sink::{Outgoing, sink};
 pub use source::{Lost, Start, Topics, topics};

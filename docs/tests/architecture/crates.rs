@@ -12,7 +12,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
     ("engine/core", "staunch-core", &["staunch-checkpoint", "staunch-crash", "staunch-state"]),
     ("operators", "staunch-operators", &["staunch-core"]),
     ("connectors", "staunch-connectors", &["staunch-core"]),
-    ("connectors/kafka", "staunch-kafka", &["staunch-core"]),
+    ("connectors/kafka", "staunch-kafka", &["staunch-core", "staunch-connectors"]),
     ("connectors/postgres", "staunch-postgres", &["staunch-core"]),
     (
         "engine/staunch",

@@ -1,16 +1,22 @@
 //! What the tests do at the broker, as any other client of it would. Knows nothing of the connector.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod proxy;
+
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::future::Future;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Generous: a broker beside a compiler is slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,6 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Topic {
     pub broker: String,
     pub name: String,
+    /// Looks at it as a reader does. Kept, because closing one takes half a second.
+    observer: OnceLock<BaseConsumer>,
 }
 
 fn config(broker: &str) -> ClientConfig {
@@ -27,8 +35,10 @@ fn config(broker: &str) -> ClientConfig {
     config
 }
 
-fn wait<F: Future>(work: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+/// On a thread of its own: also for callers that are in a runtime.
+fn wait<F: Future<Output: Send> + Send>(work: F) -> F::Output {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::scope(|scope| scope.spawn(|| runtime().block_on(work)).join().unwrap())
 }
 
 fn admin(broker: &str) -> (AdminClient<DefaultClientContext>, AdminOptions) {
@@ -52,9 +62,14 @@ impl Topic {
         let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
         let done = wait(admin.create_topics([&new], &options)).unwrap();
         assert!(done.iter().all(Result::is_ok), "{done:?}");
-        let topic = Self { broker: broker.to_owned(), name };
+        let topic = Self::other(broker, name);
         topic.settle(partitions);
         topic
+    }
+
+    /// One that is there already, or is not.
+    pub fn other(broker: &str, name: String) -> Self {
+        Self { broker: broker.to_owned(), name, observer: OnceLock::new() }
     }
 
     /// Waits until the broker shows so many partitions, each with a leader.
@@ -160,4 +175,58 @@ impl Topic {
             _ => None,
         }
     }
+
+    /// All messages of a partition, as a reader with read_committed sees them once no transaction is open.
+    pub fn settled(&self, partition: i32) -> Vec<OwnedMessage> {
+        let end = |isolation: &str| {
+            let consumer: BaseConsumer =
+                config(&self.broker).set("isolation.level", isolation).create().unwrap();
+            consumer.fetch_watermarks(&self.name, partition, PATIENCE).unwrap().1
+        };
+        let (high, limit) = (end("read_uncommitted"), Instant::now() + PATIENCE);
+        while end("read_committed") < high {
+            assert!(Instant::now() < limit, "a transaction stays open in {}", self.name);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.messages(partition)
+    }
+
+    /// All messages of a partition that a reader with read_committed sees just now.
+    pub fn messages(&self, partition: i32) -> Vec<OwnedMessage> {
+        let consumer = self.observer.get_or_init(|| {
+            config(&self.broker)
+                .set("group.id", "observer")
+                .set("enable.auto.commit", "false")
+                .set("enable.partition.eof", "true")
+                .set("fetch.wait.max.ms", "10")
+                .set("isolation.level", "read_committed")
+                .create()
+                .unwrap()
+        });
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut messages = Vec::new();
+        loop {
+            match consumer.poll(PATIENCE) {
+                Some(Ok(message)) => messages.push(message.detach()),
+                Some(Err(KafkaError::PartitionEOF(_))) => return messages,
+                other => assert!(other.is_some(), "no end of {}", self.name),
+            }
+        }
+    }
+
+    /// Changes settings of the topic.
+    pub fn configure(&self, name: &str, value: &str) {
+        let (admin, options) = admin(&self.broker);
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.name)).set(name, value);
+        let done = wait(admin.alter_configs([&change], &options)).unwrap();
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+    }
+}
+
+/// The values of messages.
+pub fn values(messages: &[OwnedMessage]) -> Vec<String> {
+    let text = |m: &OwnedMessage| String::from_utf8(m.payload().unwrap_or_default().to_vec()).unwrap();
+    messages.iter().map(text).collect()
 }
