@@ -1,7 +1,7 @@
 use super::*;
 use crate::ids::Generation;
 use crate::recovery::{From, Recovery, RecoveryError, Start, recover};
-use crate::retention::expire;
+use crate::retention::choose;
 use crate::testing::manifest;
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ impl History {
     /// What retention of one checkpoint leaves.
     fn expire(&mut self) {
         let log: Vec<_> = self.records.iter().map(|(slot, r)| crate::Entry::of(*slot, r)).collect();
-        let gone = expire(&log, 1, &BTreeSet::new(), &BTreeSet::new()).slots;
+        let gone = choose(&log, 1, &BTreeSet::new());
         self.records.retain(|(slot, _)| !gone.contains(slot));
     }
 

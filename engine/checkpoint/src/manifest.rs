@@ -1,6 +1,6 @@
 //! What one checkpoint consists of: source positions, state files and prepared output, in one record.
 
-use crate::ids::{CheckpointId, Generation};
+use crate::ids::{CheckpointId, Generation, Slot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,6 +39,9 @@ pub struct Manifest {
     /// a record twice never becomes one that does not.
     #[serde(default, skip_serializing_if = "Guarantee::is_exactly_once")]
     pub guarantee: Guarantee,
+    /// Slots of the log that may be deleted once this is decided, oldest first; see [`crate::retention`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expires: Vec<Slot>,
 }
 
 /// How often the effect of a record shows, at the least and at the most.

@@ -20,7 +20,8 @@ use crate::ids::{CheckpointId, Generation, Slot};
 use crate::log;
 use crate::manifest::{Kind, Manifest};
 use crate::record::{self, Fence, Record};
-use crate::retention::Entry;
+use crate::retention::{self, Entry};
+use std::collections::BTreeSet;
 
 /// Where a start begins.
 ///
@@ -177,7 +178,7 @@ pub fn recover(start: &Start<'_>, records: &[(Slot, Record)]) -> Result<Recovery
     let (restore, begun) = match start.from {
         From::Nothing => (None, None),
         From::Checkpoint(wanted) => {
-            let (slot, manifest) = find(wanted, &living)?;
+            let (slot, manifest) = find(wanted, &living, &retention::expired(&living))?;
             if let Output::PerhapsRemoved(fence) = branches.output(slot, &manifest) {
                 return Err(RecoveryError::Abandoned { wanted, fence });
             }
@@ -292,11 +293,15 @@ fn of_fence<'a>(
         .ok_or(RecoveryError::RestoredIsGone { fence: slot, restored })
 }
 
-fn find(wanted: CheckpointId, living: &[&(Slot, Record)]) -> Result<(Slot, Manifest), RecoveryError> {
+fn find(
+    wanted: CheckpointId,
+    living: &[&(Slot, Record)],
+    expired: &BTreeSet<Slot>,
+) -> Result<(Slot, Manifest), RecoveryError> {
     let checkpoints = || {
         living.iter().filter_map(|(slot, record)| match record {
-            Record::Checkpoint(manifest) => Some((*slot, manifest)),
-            Record::Fence(_) => None,
+            Record::Checkpoint(manifest) if !expired.contains(slot) => Some((*slot, manifest)),
+            _ => None,
         })
     };
     checkpoints()

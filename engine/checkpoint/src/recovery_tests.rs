@@ -184,3 +184,32 @@ fn used_up_ids_are_an_error() {
     let error = recover(&start(From::Latest), &records).unwrap_err();
     assert_eq!(error, RecoveryError::Exhausted { last: CheckpointId(u32::MAX) });
 }
+
+#[test]
+fn what_a_decided_checkpoint_expires_is_not_restored_though_it_is_still_there() {
+    let mut records = three();
+    let Record::Checkpoint(newest) = &mut records[3].1 else { panic!("a checkpoint") };
+    newest.expires = vec![Slot(2)];
+    let wanted = CheckpointId(1);
+    let refused = recover(&start(From::Checkpoint(wanted)), &records).unwrap_err();
+    let found = vec![CheckpointId(2), CheckpointId(3)];
+    assert_eq!(refused, RecoveryError::NoSuchCheckpoint { wanted, found });
+    assert_eq!(
+        restored(&recover(&start(From::Checkpoint(CheckpointId(2))), &records).unwrap()),
+        Some((3, 2))
+    );
+}
+
+#[test]
+fn a_process_that_woke_up_late_expires_nothing_that_was_restored_meanwhile() {
+    let mut records = three();
+    // Somebody goes back to checkpoint 1; the first generation decides no more, but finds a deleted slot.
+    records.push(at(6, fence(3, 4, Some(2))));
+    let late = Manifest { expires: vec![Slot(2), Slot(3)], ..manifest(4, 1, &[]) };
+    records.insert(4, at(5, late));
+    assert_eq!(restored(&latest(&records)), Some((2, 1)));
+    assert_eq!(
+        restored(&recover(&start(From::Checkpoint(CheckpointId(1))), &records).unwrap()),
+        Some((2, 1))
+    );
+}

@@ -1,9 +1,13 @@
 //! What may be deleted: old records of the log, and files that no remaining record refers to.
 //!
 //! Promises never to name the newest record, a savepoint, a checkpoint whose prepared output is not yet
-//! confirmed, the newest fence, or what that fence restored while nothing has been decided since. Does
-//! not know who else reads: a start that names an old checkpoint beside a living generation can find its
-//! files gone, and fails loudly.
+//! confirmed, the newest fence, or what that fence restored while nothing has been decided since.
+//!
+//! What goes is decided as everything else is: by a record of the log. A checkpoint names the older ones that
+//! it [expires](Manifest::expires), and nothing is deleted before it is decided. So a process that stands still
+//! in front of a deletion, and is replaced by a start that goes back to an older checkpoint, cannot take that one
+//! away: either its decision came before the fence, and the start has seen what expires and does not
+//! [restore](expired) it, or it never comes.
 //!
 //! Deleting slots is what makes [`crate::log::confirm`] necessary. Whoever deletes takes slots first,
 //! files second: a crash in between leaves files that [`orphans`] finds, never a record without files.
@@ -118,22 +122,15 @@ pub fn surplus_fences(log: &[Entry]) -> Vec<Slot> {
     fences[..surplus].iter().filter(|slot| decider.is_none_or(|d| d.slot != **slot)).copied().collect()
 }
 
-/// Decides what may go, now that the last of `log` (oldest first) has been decided.
+/// Chooses the slots that may be deleted once the last of `log` (oldest first) is decided, oldest first.
 ///
 /// `retained` is the number of newest checkpoints to keep, savepoints apart (the newest of all is kept
-/// in any case), `unconfirmed` the prepared output of which no commit is confirmed, and `in_use` the
-/// files that an undecided checkpoint has reported.
+/// in any case), and `unconfirmed` the prepared output of which no commit is confirmed.
 #[must_use]
-pub fn expire(
-    log: &[Entry],
-    retained: usize,
-    unconfirmed: &BTreeSet<Prepared>,
-    in_use: &BTreeSet<String>,
-) -> Expiry {
+pub fn choose(log: &[Entry], retained: usize, unconfirmed: &BTreeSet<Prepared>) -> Vec<Slot> {
     let (mut any, mut periodic, mut fences) = (false, 0, 0);
     let mut needed = None;
-    let mut kept_files: BTreeSet<&String> = in_use.iter().collect();
-    let mut gone: Vec<&Entry> = Vec::new();
+    let mut gone = Vec::new();
     for entry in log.iter().rev() {
         let keep = match &entry.what {
             What::Fence { restored } => {
@@ -153,23 +150,57 @@ pub fn expire(
                     || !pending.is_disjoint(unconfirmed)
             }
         };
-        match &entry.what {
-            What::Checkpoint { files, .. } if keep => kept_files.extend(files),
-            _ if keep => {}
-            _ => gone.push(entry),
+        if !keep {
+            gone.push(entry.slot);
         }
     }
-    let slots = gone.iter().rev().map(|entry| entry.slot).collect();
-    let files: BTreeSet<&String> = gone
+    gone.reverse();
+    gone
+}
+
+/// What goes with these slots (sorted): the files that no other checkpoint of `log` has.
+#[must_use]
+pub fn expiry(log: &[Entry], slots: &[Slot]) -> Expiry {
+    let goes = |entry: &&Entry| slots.binary_search(&entry.slot).is_ok();
+    let files = |entry: &'_ Entry| match &entry.what {
+        What::Checkpoint { files, .. } => files.clone(),
+        What::Fence { .. } => BTreeSet::new(),
+    };
+    let kept: BTreeSet<&String> = log
         .iter()
-        .flat_map(|entry| match &entry.what {
+        .filter(|entry| !goes(entry))
+        .filter_map(|entry| match &entry.what {
             What::Checkpoint { files, .. } => Some(files),
             What::Fence { .. } => None,
         })
         .flatten()
-        .filter(|file| !kept_files.contains(file))
         .collect();
-    Expiry { slots, files: files.into_iter().cloned().collect() }
+    let gone: BTreeSet<String> =
+        log.iter().filter(goes).flat_map(files).filter(|file| !kept.contains(file)).collect();
+    let slots = log.iter().filter(goes).map(|entry| entry.slot).collect();
+    Expiry { slots, files: gone.into_iter().collect() }
+}
+
+/// Slots of checkpoints that a decided one expires: they may be gone at any moment. `living` is all records that
+/// count.
+///
+/// A fence that restored one of them tells that a checkpoint of an older generation expired it too late, in a slot
+/// that was deleted: that process notices ([`crate::log::confirm`]) and deletes nothing.
+pub(crate) fn expired(living: &[&(Slot, Record)]) -> BTreeSet<Slot> {
+    let restored_since = |slot: Slot, generation: Generation| {
+        living.iter().any(|(_, record)| match record {
+            Record::Fence(fence) => fence.generation > generation && fence.restored == Some(slot),
+            Record::Checkpoint(_) => false,
+        })
+    };
+    let of = |(_, record): &&(Slot, Record)| match record {
+        Record::Checkpoint(manifest) => {
+            let late = |slot: &&Slot| restored_since(**slot, manifest.generation);
+            manifest.expires.iter().filter(|slot| !late(slot)).copied().collect()
+        }
+        Record::Fence(_) => Vec::new(),
+    };
+    living.iter().flat_map(of).collect()
 }
 
 /// Files of `stored` (all names under `state/` and `splits/`) that no manifest refers to.

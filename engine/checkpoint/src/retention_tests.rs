@@ -1,6 +1,10 @@
 use super::*;
 use crate::testing::{fence, manifest, with_files};
 
+fn expire(log: &[Entry], retained: usize, unconfirmed: &BTreeSet<Prepared>) -> Expiry {
+    expiry(log, &choose(log, retained, unconfirmed))
+}
+
 fn none<T: Ord>() -> BTreeSet<T> {
     BTreeSet::new()
 }
@@ -30,14 +34,14 @@ fn the_newest_checkpoints_stay_and_older_ones_go_with_the_files_that_only_they_u
         taken(3, 2, &["base", "d2"]),
         taken(4, 3, &["base", "d3"]),
     ];
-    let expiry = expire(&log, 2, &none(), &none());
+    let expiry = expire(&log, 2, &none());
     assert_eq!(expiry, Expiry { slots: vec![Slot(2)], files: vec!["d1".into()] });
 }
 
 #[test]
 fn the_newest_stays_even_if_none_is_to_be_retained() {
     let log = [opened(1, 1, None), taken(2, 1, &["a"]), taken(3, 2, &["b"])];
-    assert_eq!(slots(&expire(&log, 0, &none(), &none())), [2]);
+    assert_eq!(slots(&expire(&log, 0, &none())), [2]);
 }
 
 #[test]
@@ -49,7 +53,7 @@ fn savepoints_stay_with_their_files_and_are_not_counted() {
         taken(4, 3, &["b"]),
         savepoint(5, 4, &["b"]),
     ];
-    let expiry = expire(&log, 1, &none(), &none());
+    let expiry = expire(&log, 1, &none());
     assert_eq!(expiry, Expiry { slots: vec![Slot(3)], files: vec!["a".into()] });
 }
 
@@ -57,15 +61,8 @@ fn savepoints_stay_with_their_files_and_are_not_counted() {
 fn a_checkpoint_whose_output_is_not_confirmed_stays() {
     let log = [opened(1, 1, None), taken(2, 1, &["a"]), taken(3, 2, &["b"]), taken(4, 3, &["c"])];
     let What::Checkpoint { pending, .. } = &log[1].what else { panic!("a checkpoint") };
-    assert_eq!(slots(&expire(&log, 1, pending, &none())), [3]);
-    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [2, 3]);
-}
-
-#[test]
-fn files_that_an_undecided_checkpoint_reports_stay() {
-    let log = [opened(1, 1, None), taken(2, 1, &["a", "b"]), taken(3, 2, &[])];
-    let expiry = expire(&log, 1, &none(), &["a".to_owned()].into());
-    assert_eq!(expiry.files, ["b"]);
+    assert_eq!(slots(&expire(&log, 1, pending)), [3]);
+    assert_eq!(slots(&expire(&log, 1, &none())), [2, 3]);
 }
 
 #[test]
@@ -77,9 +74,9 @@ fn what_the_newest_fence_restored_stays_until_something_is_decided_after_it() {
         taken(4, 3, &["c"]),
         opened(5, 2, Some(2)),
     ];
-    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [3]);
+    assert_eq!(slots(&expire(&log, 1, &none())), [3]);
     log.push(taken(6, 4, &["d"]));
-    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [2, 3, 4]);
+    assert_eq!(slots(&expire(&log, 1, &none())), [2, 3, 4]);
 }
 
 #[test]
@@ -87,7 +84,7 @@ fn only_fences_far_in_the_past_go() {
     let kept = KEPT_FENCES as u64;
     let mut log: Vec<Entry> = (1..=kept + 3).map(|n| opened(n, n, None)).collect();
     log.push(taken(kept + 4, 1, &[]));
-    assert_eq!(slots(&expire(&log, 1, &none(), &none())), [1, 2, 3]);
+    assert_eq!(slots(&expire(&log, 1, &none())), [1, 2, 3]);
 }
 
 #[test]
@@ -108,7 +105,7 @@ fn a_start_that_decides_nothing_does_not_leave_its_fence_for_ever() {
 
 #[test]
 fn an_empty_log_expires_nothing() {
-    assert!(expire(&[], 1, &none(), &none()).is_empty());
+    assert!(expire(&[], 1, &none()).is_empty());
 }
 
 #[test]

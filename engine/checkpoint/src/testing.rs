@@ -28,6 +28,7 @@ pub(crate) fn manifest(checkpoint: u32, generation: u64, pending: &[u32]) -> Man
         states: [("counts".to_owned(), StatePart::of("u64 -> u64"))].into(),
         sinks: [("out".to_owned(), SinkPart { pending })].into(),
         guarantee: Guarantee::ExactlyOnce,
+        expires: Vec::new(),
     }
 }
 

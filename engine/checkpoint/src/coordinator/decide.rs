@@ -143,7 +143,7 @@ impl Coordinator {
             }
             Err(fault) => return self.internal(fault),
         };
-        let manifest = Box::new(Manifest {
+        let mut manifest = Box::new(Manifest {
             format: manifest::FORMAT,
             job: self.setup.job.clone(),
             lineage: self.setup.lineage.clone(),
@@ -157,8 +157,13 @@ impl Coordinator {
             states: attempt.states(&self.setup.parts),
             sinks: self.output.listed(attempt.reported()),
             guarantee: self.setup.guarantee,
+            expires: Vec::new(),
         });
         let slot = self.next_slot;
+        self.log.push(Entry::checkpoint(slot, &manifest));
+        manifest.expires = retention::choose(&self.log, self.setup.retained, &self.output.unconfirmed());
+        // It is there when it is decided.
+        self.log.pop();
         let segments = draft.files;
         self.actions.push(Action::Publish {
             checkpoint,
@@ -230,7 +235,7 @@ impl Coordinator {
         }
         self.commit();
         let leftover = std::mem::take(&mut self.leftover);
-        self.expire(leftover);
+        self.expire(&publication.manifest.expires, leftover);
         self.go_on(now_ms);
     }
 
@@ -242,7 +247,6 @@ impl Coordinator {
         if self.recommitted {
             self.commit();
         }
-        self.expire(BTreeSet::new());
         self.go_on(now_ms);
     }
 
@@ -265,18 +269,10 @@ impl Coordinator {
         }
     }
 
-    /// Deletes what is no longer needed, and those of the `leftover` files that no checkpoint refers to.
-    fn expire(&mut self, mut leftover: BTreeSet<String>) {
-        let Some(newest) = self.log.last() else { return };
-        if matches!(newest.what, retention::What::Fence { .. }) {
-            // Nothing is decided by this generation: what it restored must stay restorable.
-            return;
-        }
-        let in_use: BTreeSet<String> =
-            self.attempt.iter().flat_map(|attempt| attempt.files()).cloned().collect();
-        let unconfirmed = self.output.unconfirmed();
-        let mut expiry = retention::expire(&self.log, self.setup.retained, &unconfirmed, &in_use);
-        self.log.retain(|entry| expiry.slots.binary_search(&entry.slot).is_err());
+    /// Deletes what a decided checkpoint expires, and those of the `leftover` files that no checkpoint refers to.
+    fn expire(&mut self, slots: &[Slot], mut leftover: BTreeSet<String>) {
+        let mut expiry = retention::expiry(&self.log, slots);
+        self.log.retain(|entry| slots.binary_search(&entry.slot).is_err());
         for entry in &self.log {
             if let retention::What::Checkpoint { files, .. } = &entry.what {
                 leftover.retain(|file| !files.contains(file));

@@ -67,6 +67,7 @@ fn manifest(kind: Kind) -> Manifest {
         .into(),
         sinks: [("out".to_owned(), SinkPart { pending: vec![committable(6, 0), committable(7, 1)] })].into(),
         guarantee: Guarantee::ExactlyOnce,
+        expires: Vec::new(),
     }
 }
 

@@ -138,8 +138,24 @@ fn old_checkpoints_are_deleted_once_their_output_is_confirmed() {
     let actions = decide(&mut c, 5, 11);
     assert!(!actions.iter().any(|a| matches!(a, Action::Expire(_))), "4 is unconfirmed: {actions:?}");
     let actions = feed(&mut c, [committed(4)]);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Expire(_))), "nothing is decided: {actions:?}");
+    let actions = decide(&mut c, 6, 12);
     let expired = crate::Expiry { slots: vec![Slot(10)], files: vec![] };
     assert!(actions.contains(&Action::Expire(expired)), "{actions:?}");
+}
+
+#[test]
+fn nothing_is_deleted_that_a_decided_checkpoint_does_not_name() {
+    let mut c = started(Setup { retained: 1, ..setup() });
+    decide(&mut c, 4, 10);
+    feed(&mut c, [committed(4)]);
+    feed(&mut c, [periodic()]);
+    let actions = feed(&mut c, acks(5));
+    assert_eq!(manifest_of(&actions).expires, [Slot(10)]);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Expire(_))), "{actions:?}");
+    let actions = feed(&mut c, [published(5, 11, Published::Taken)]);
+    assert_eq!(stop_of(&actions), Some(&StopReason::Fenced));
+    assert!(!actions.iter().any(|a| matches!(a, Action::Expire(_))), "{actions:?}");
 }
 
 #[test]

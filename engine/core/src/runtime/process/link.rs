@@ -230,6 +230,7 @@ mod tests {
             format: 1,
             taken_at_ms: 17,
             guarantee: Guarantee::AtLeastOnce,
+            expires: Vec::new(),
             sources: BTreeMap::from([(
                 "in".to_owned(),
                 SourcePart { splits: vec![split()], ..SourcePart::default() },
