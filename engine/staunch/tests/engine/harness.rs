@@ -135,8 +135,16 @@ impl Place {
     /// After a clean end: nothing is left to be committed, and no file is left that nobody lists.
     pub fn assert_tidy(&self) {
         let manifests = self.manifests();
-        let plain = manifests.iter().filter(|m| !matches!(m.kind, Kind::Savepoint { .. }));
-        assert!(plain.count() <= self.config.retained, "too many checkpoints are kept");
+        let plain: Vec<_> = manifests.iter().filter(|m| !matches!(m.kind, Kind::Savepoint { .. })).collect();
+        let (more, _) = plain.split_at(plain.len().saturating_sub(self.config.retained));
+        let pending = |manifest: &Manifest| -> Vec<_> {
+            manifest.sinks.values().flat_map(|sink| sink.pending.clone()).collect()
+        };
+        for manifest in more {
+            let open = plain.last().map(|newest| pending(newest)).unwrap_or_default();
+            let was_open = pending(manifest).iter().any(|piece| open.contains(piece));
+            assert!(was_open, "checkpoint {} is kept for nothing", manifest.checkpoint);
+        }
         let shards = manifests.iter().flat_map(|m| m.states.values()).flat_map(|s| &s.shards);
         let mut listed: Vec<&str> =
             shards.flat_map(|s| &s.files).map(|f| f.name.strip_prefix("state/").unwrap()).collect();

@@ -143,7 +143,7 @@ fn of_three_sinks_of_which_two_block_for_ever_the_third_commits_and_the_job_ends
     running.controls.request(Request::Stop);
     let error = running.wait().unwrap_err();
     let said = error.to_string();
-    assert!(said.contains("\"one\"") || said.contains("\"two\""), "{said}");
+    assert!(said.contains("`one`") || said.contains("`two`"), "{said}");
     assert!(said.contains("no answer within 4s"), "{said}");
     assert_eq!(error.kind(), Kind::External, "{said}");
 }
@@ -195,7 +195,7 @@ fn a_commit_that_is_refused_for_good_is_an_error_of_the_job_and_one_that_may_yet
             Ok(())
         });
         assert_eq!(error.kind(), kind, "{error}");
-        assert!(error.to_string().contains("\"output\""), "{error}");
+        assert!(error.to_string().contains("`output`"), "{error}");
     }
 }
 
