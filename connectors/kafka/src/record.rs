@@ -2,6 +2,8 @@
 
 use rdkafka::bindings as raw;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use staunch_core::source::{DeadLetter, base64};
 use std::ffi::CStr;
 use std::ptr;
 use std::slice;
@@ -121,6 +123,24 @@ impl<'a> Incoming<'a> {
         format!("topic {} partition {} offset {}", self.topic, self.partition(), self.offset())
     }
 
+    /// The dead letter of it: all of its value, and beside it where it was and what came with it. Brokers have a limit for
+    /// messages, so none is needed here.
+    #[must_use]
+    pub fn letter(&self, reason: impl Into<String>) -> DeadLetter {
+        let mut beside = Map::new();
+        beside.insert("topic".into(), self.topic.into());
+        beside.insert("partition".into(), self.partition().into());
+        beside.insert("offset".into(), self.offset().into());
+        beside.insert("timestamp_ms".into(), self.timestamp_ms().into());
+        beside.insert("key".into(), text(self.key()));
+        let headers = self.headers().map(|(name, value)| json!([name, text(value)])).collect();
+        beside.insert("headers".into(), Value::Array(headers));
+        if self.value().is_none() {
+            beside.insert("tombstone".into(), true.into());
+        }
+        DeadLetter::whole(self.place(), reason, self.value().unwrap_or_default()).with(&beside)
+    }
+
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         /// Topic, numbers and what is around them.
@@ -143,6 +163,15 @@ impl<'a> Incoming<'a> {
                 .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
                 .collect(),
         }
+    }
+}
+
+/// Bytes as JSON: text, or `{"base64": ...}` if they are none.
+fn text(bytes: Option<&[u8]>) -> Value {
+    match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+        None => Value::Null,
+        Some((_, Ok(text))) => text.into(),
+        Some((bytes, Err(_))) => json!({ "base64": base64(bytes) }),
     }
 }
 

@@ -26,12 +26,14 @@ pub(crate) enum Value {
     Bytes(Vec<u8>),
     List(Vec<Value>),
     Map(Vec<(String, Value)>),
+    /// JSON as it is written: serde_json's `RawValue`.
+    Json(String),
 }
 
 /// Why a value cannot be held; a whole clause.
 pub(crate) type Refused = String;
 
-fn refused<T>(kind: &Kind, value: impl std::fmt::Display, why: &str) -> Result<T, Refused> {
+pub(crate) fn refused<T>(kind: &Kind, value: impl std::fmt::Display, why: &str) -> Result<T, Refused> {
     let text = value.to_string();
     let shown: String = text.chars().take(MOST_SHOWN).collect();
     let more = if shown.len() < text.len() { " and so on" } else { "" };
@@ -41,7 +43,14 @@ fn refused<T>(kind: &Kind, value: impl std::fmt::Display, why: &str) -> Result<T
 /// Appends a value that is not NULL: its bytes without a length.
 pub(crate) fn value(kind: &Kind, value: &Value, out: &mut BytesMut) -> Result<(), Refused> {
     match (kind, value) {
+        (Kind::Json | Kind::Jsonb, Value::Json(text)) => crate::raw::whole(kind, text, out),
         (Kind::Json | Kind::Jsonb, _) => json(kind, value, out),
+        (Kind::Numeric { .. }, Value::Json(text)) if crate::raw::is_number(text) => decimal(kind, text, out),
+        (_, Value::Json(text)) => match crate::raw::tree(text) {
+            Ok(Value::Json(number)) => refused(kind, number, "a double is not exactly that; declare the column as numeric"),
+            Ok(tree) => self::value(kind, &tree, out),
+            Err(why) => refused(kind, text, &why),
+        },
         (Kind::Array { .. }, Value::List(_)) => array(kind, value, out),
         (_, Value::Null) => refused(kind, "nothing", "an element of that kind must have a value"),
         (_, Value::Bool(truth)) => boolean(kind, *truth, out),
@@ -167,7 +176,7 @@ pub(crate) fn bytes(kind: &Kind, bytes: &[u8], out: &mut BytesMut) -> Result<(),
     Ok(())
 }
 
-fn limited(kind: &Kind, bytes: usize) -> Result<(), Refused> {
+pub(crate) fn limited(kind: &Kind, bytes: usize) -> Result<(), Refused> {
     if bytes > MOST_BYTES {
         return refused(kind, format!("{bytes} bytes"), "it is larger than the server takes");
     }
@@ -234,6 +243,7 @@ fn json_tree(kind: &Kind, value: &Value) -> Result<Json, (String, &'static str)>
             return refuse(format!("{text:?}"), "the server's texts have no character 0");
         }
         Value::Text(text) => Json::String(text.clone()),
+        Value::Json(text) => return refuse(text.clone(), "JSON as it is written must be the whole column"),
         Value::Bytes(bytes) => bytes.iter().map(|byte| Json::from(*byte)).collect(),
         Value::List(list) => list.iter().map(|value| json_tree(kind, value)).collect::<Result<_, _>>()?,
         Value::Map(fields) => {

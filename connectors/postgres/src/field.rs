@@ -24,9 +24,14 @@ pub(crate) fn name<T: Serialize + ?Sized>(key: &T) -> Result<String, Problem> {
 
 struct Tree;
 
+/// The name of the struct by which serde_json passes JSON on as it is, and of its one field.
+const RAW: &str = "$serde_json::private::RawValue";
+
 /// A container that is being read.
 struct Branch {
     variant: Option<&'static str>,
+    /// It is JSON as it is.
+    raw: bool,
     list: Vec<Value>,
     /// Instead of the list.
     map: Option<Vec<(String, Value)>>,
@@ -35,7 +40,7 @@ struct Branch {
 
 impl Branch {
     fn list(variant: Option<&'static str>) -> Self {
-        Self { variant, list: Vec::new(), map: None, key: None }
+        Self { variant, raw: false, list: Vec::new(), map: None, key: None }
     }
 
     fn map(variant: Option<&'static str>) -> Self {
@@ -53,7 +58,12 @@ impl Branch {
         Ok(())
     }
 
-    fn finish(self) -> Value {
+    fn finish(mut self) -> Value {
+        if self.raw
+            && let Some((_, Value::Text(text))) = self.map.as_mut().and_then(Vec::pop)
+        {
+            return Value::Json(text);
+        }
         let value = match self.map {
             Some(map) => Value::Map(map),
             None => Value::List(self.list),
@@ -184,8 +194,8 @@ impl Serializer for Tree {
         Ok(Branch::map(None))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Branch, Problem> {
-        Ok(Branch::map(None))
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Branch, Problem> {
+        Ok(Branch { raw: name == RAW, ..Branch::map(None) })
     }
 
     fn serialize_struct_variant(

@@ -14,6 +14,7 @@ mod field;
 mod kind;
 mod load;
 mod numeric;
+mod raw;
 mod row;
 mod session;
 mod target;

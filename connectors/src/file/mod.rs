@@ -31,7 +31,7 @@ pub use position::{FilePosition, WholeFile};
 pub use reader::FileReader;
 pub use source::{FileSplit, Files};
 
-use crate::formats::{Csv, Json, Text};
+use crate::formats::{Csv, Framed, Json, Text};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -57,6 +57,11 @@ pub fn rows<T: DeserializeOwned + Send + 'static>(path: impl AsRef<Path>) -> Row
 /// Reads JSON Lines: one JSON value on each line. Empty lines are passed over.
 pub fn json_rows<T: DeserializeOwned + Send + 'static>(path: impl AsRef<Path>) -> JsonRows<T> {
     Files::new(path.as_ref(), Json::new())
+}
+
+/// Reads records in any format whose records may lie one behind the other, one of your own too.
+pub fn records<F: Framed>(path: impl AsRef<Path>, format: F) -> Files<F> {
+    Files::new(path.as_ref(), format)
 }
 
 /// Writes JSON Lines into part files in a directory.

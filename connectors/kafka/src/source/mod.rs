@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use staunch_core::background::blocking;
 use staunch_core::context::SourceContext;
 use staunch_core::place::Place;
-use staunch_core::source::{Acknowledging, DeadLetter, Records, Source};
+use staunch_core::source::{Acknowledging, Records, Source};
 use staunch_core::{Error, Result, Timestamp};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -159,7 +159,7 @@ fn each<T>(decode: impl Fn(&Incoming<'_>) -> Result<T, String> + Send + Sync + '
             match decode(record) {
                 Ok(value) => out.push(value, record.size()),
                 Err(reason) => {
-                    out.bad(DeadLetter::new(record.place(), reason, record.value().unwrap_or_default()));
+                    out.bad(record.letter(reason));
                 }
             }
         }
