@@ -57,5 +57,8 @@ pub mod testing_a_connector {}
 #[doc = include_str!("../servers.md")]
 pub mod servers {}
 
+#[doc = include_str!("../relay.md")]
+pub mod relay {}
+
 #[doc = include_str!("../operations.md")]
 pub mod operations {}

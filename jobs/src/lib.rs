@@ -7,3 +7,5 @@
 pub mod batch;
 pub mod output;
 pub mod running;
+pub mod tables;
+pub mod topics;

@@ -47,7 +47,9 @@ pub(crate) fn value(kind: &Kind, value: &Value, out: &mut BytesMut) -> Result<()
         (Kind::Json | Kind::Jsonb, _) => json(kind, value, out),
         (Kind::Numeric { .. }, Value::Json(text)) if crate::raw::is_number(text) => decimal(kind, text, out),
         (_, Value::Json(text)) => match crate::raw::tree(text) {
-            Ok(Value::Json(number)) => refused(kind, number, "a double is not exactly that; declare the column as numeric"),
+            Ok(Value::Json(number)) => {
+                refused(kind, number, "a double is not exactly that; declare the column as numeric")
+            }
             Ok(tree) => self::value(kind, &tree, out),
             Err(why) => refused(kind, text, &why),
         },

@@ -38,9 +38,13 @@ fn check(text: &str) -> Result<(), String> {
             })
         }
         '[' => read::<Vec<&RawValue>>(text)?.into_iter().try_for_each(|value| check(value.get())),
-        '"' if read::<String>(text)?.contains('\0') => Err("the server's texts have no character 0".to_owned()),
+        '"' if read::<String>(text)?.contains('\0') => {
+            Err("the server's texts have no character 0".to_owned())
+        }
         // It keeps numbers as numeric.
-        _ if is_number(text) => crate::numeric::encode(text, None, &mut BytesMut::new()).map_err(str::to_owned),
+        _ if is_number(text) => {
+            crate::numeric::encode(text, None, &mut BytesMut::new()).map_err(str::to_owned)
+        }
         _ => Ok(()),
     }
 }
@@ -77,7 +81,9 @@ fn number(text: &str) -> Value {
         Some(bytes)
     };
     match text.parse::<f64>() {
-        Ok(real) if real.is_finite() && digits(text).is_some_and(|own| digits(&real.to_string()) == Some(own)) => {
+        Ok(real)
+            if real.is_finite() && digits(text).is_some_and(|own| digits(&real.to_string()) == Some(own)) =>
+        {
             Value::Float(real)
         }
         _ => Value::Json(text.to_owned()),

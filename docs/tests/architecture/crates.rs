@@ -30,7 +30,7 @@ const EDGES: &[(&str, &str, &[&str])] = &[
 const RESERVED: &[(&str, &[&str])] = &[
     ("timely", &["engine/core", "benches"]),
     ("rocksdb", &["engine/state", "benches"]),
-    ("rdkafka", &["connectors/kafka", "benches"]),
+    ("rdkafka", &["connectors/kafka", "jobs", "benches"]),
     ("hyper", &["engine/staunch", "connectors"]),
     ("hyper-util", &["engine/staunch", "connectors"]),
     ("http-body-util", &["engine/staunch", "connectors"]),

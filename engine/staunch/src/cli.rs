@@ -2,7 +2,7 @@
 
 use crate::progress::Progress;
 use crate::{http, output, signals, threads};
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use staunch_core::error::Kind;
 use staunch_core::{
     Controls, Error, Guarantee, Job, Metrics, Outcome, Result, Run, RunConfig, StartFrom, Summary,
@@ -18,6 +18,9 @@ pub const EXIT_JOB: u8 = 2;
 pub const EXIT_EXTERNAL: u8 = 1;
 /// Exit code for a bug of the engine.
 pub const EXIT_INTERNAL: u8 = 3;
+
+/// Where to begin: its id, and what it is called where `--from` is an argument of the job's own.
+const FROM: &str = "from-checkpoint";
 
 #[derive(Parser)]
 struct RunArgs<A: Args> {
@@ -52,7 +55,7 @@ struct EngineArgs {
     #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = interval)]
     checkpoint_every: Interval,
     /// Where to begin: `latest`, `none`, or the id of a retained checkpoint.
-    #[arg(long, default_value = "latest", value_name = "ID|latest|none", value_parser = start_from)]
+    #[arg(id = FROM, long = "from", default_value = "latest", value_name = "ID|latest|none", value_parser = start_from)]
     from: StartFrom,
     /// Serve Prometheus metrics at http://ADDR/metrics.
     #[arg(long, value_name = "ADDR")]
@@ -180,7 +183,7 @@ where
         if command == "plan" {
             print_plan(build, &PlanArgs::parse_from(args))
         } else {
-            run(build, RunArgs::parse_from(args))
+            run(build, run_args(args))
         }
     });
     let code = match result {
@@ -195,6 +198,17 @@ where
         }
     };
     threads::leave(code)
+}
+
+/// Parses the command line. An argument of the job's own goes before the engine's of that name.
+fn run_args<A: Args>(args: Vec<std::ffi::OsString>) -> RunArgs<A> {
+    let own = A::augment_args(Command::new("job"));
+    let mut command = RunArgs::<A>::command();
+    if own.get_arguments().any(|argument| argument.get_long() == Some("from")) {
+        command = command.mut_arg(FROM, |argument| argument.long(FROM));
+    }
+    let matches = command.clone().get_matches_from(args);
+    RunArgs::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
 fn print_plan<A, B>(build: B, args: &PlanArgs<A>) -> Result<()>

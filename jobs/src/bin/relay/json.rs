@@ -22,7 +22,8 @@ impl Json {
     /// # Errors
     /// What is wrong with it, and at which byte.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).map_err(|e| format!("not UTF-8, at byte {}", e.valid_up_to()))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|e| format!("not UTF-8, at byte {}", e.valid_up_to()))?;
         let mut reader = Reader { text, at: 0, out: String::with_capacity(text.len()), fields: Vec::new() };
         reader.space();
         let is_object = reader.peek() == Some(b'{');
@@ -191,7 +192,11 @@ impl Reader<'_> {
                         return Err("half of a surrogate pair");
                     }
                     self.at += 1;
-                    if (0xdc00..0xe000).contains(&self.unit()?) { Ok(()) } else { Err("half of a surrogate pair") }
+                    if (0xdc00..0xe000).contains(&self.unit()?) {
+                        Ok(())
+                    } else {
+                        Err("half of a surrogate pair")
+                    }
                 }
                 _ => Ok(()),
             },
@@ -203,7 +208,8 @@ impl Reader<'_> {
     fn unit(&mut self) -> Result<u32, &'static str> {
         let digits = self.text.as_bytes().get(self.at + 1..self.at + 5).unwrap_or_default();
         let all = digits.len() == 4 && digits.iter().all(u8::is_ascii_hexdigit);
-        let digits = std::str::from_utf8(digits).ok().filter(|_| all).ok_or("an escape needs four hex digits")?;
+        let digits =
+            std::str::from_utf8(digits).ok().filter(|_| all).ok_or("an escape needs four hex digits")?;
         self.at += 5;
         u32::from_str_radix(digits, 16).map_err(|_| "an escape needs four hex digits")
     }
@@ -256,7 +262,8 @@ mod tests {
 
     #[test]
     fn white_space_goes_and_everything_else_stays_as_it_was_written() {
-        let json = Json::read(b" { \"a\" : 1.50 ,\n\"b c\":[ 12345678901234567890.1 , \" x \" ] } \r\n").unwrap();
+        let json =
+            Json::read(b" { \"a\" : 1.50 ,\n\"b c\":[ 12345678901234567890.1 , \" x \" ] } \r\n").unwrap();
         assert_eq!(json.text, r#"{"a":1.50,"b c":[12345678901234567890.1," x "]}"#);
         let fields: Vec<_> = json.fields().unwrap().collect();
         assert_eq!(fields, [("a", "1.50"), ("b c", r#"[12345678901234567890.1," x "]"#)]);
@@ -269,7 +276,10 @@ mod tests {
     #[test]
     fn what_passes_is_what_another_parser_takes() {
         let whole = r#"{"a": [1, -2.5e+3, 0, "x\u00e9\ud83d\ude00\n\\", null], "b": {"c": true, "": false}, "ä": -0.0E1}"#;
-        let pieces = ["", "\"", "\\", "\\u", "\\ud800", "0", "-", ".", "e", "{", "}", "[", "]", ",", ":", " ", "\n", "nul", "é"];
+        let pieces = [
+            "", "\"", "\\", "\\u", "\\ud800", "0", "-", ".", "e", "{", "}", "[", "]", ",", ":", " ", "\n",
+            "nul", "é",
+        ];
         let (mut taken, mut refused) = (0, 0);
         let cuts: Vec<usize> = whole.char_indices().map(|(at, _)| at).collect();
         for (number, from) in cuts.iter().enumerate() {
@@ -292,7 +302,9 @@ mod tests {
             }
         }
         assert!(taken > 500 && refused > 500, "{taken} {refused}");
-        assert!(Json::read("[".repeat(MOST_DEPTH + 2).as_bytes()).unwrap_err().contains("inside of one another"));
+        assert!(
+            Json::read("[".repeat(MOST_DEPTH + 2).as_bytes()).unwrap_err().contains("inside of one another")
+        );
         assert!(Json::read(b"\"\xff\"").unwrap_err().contains("UTF-8"));
         // A number that other parsers cannot hold is a number.
         assert_eq!(Json::read(b"1e400").unwrap().text, "1e400");
