@@ -27,7 +27,7 @@ help:
 	@echo "             RESULTS=DIR with bench and proof: write the tables into DIR"
 	@echo "make setup   only install what building needs (part of all the others)"
 	@echo
-	@echo "The first of them also compiles RocksDB, about 10 minutes on two cores."
+	@echo "The first of them also compiles RocksDB, about a quarter of an hour on two cores."
 
 setup:
 	@.ci/setup
