@@ -44,7 +44,11 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// # Errors
     /// As [`Table::freeze_slice`].
     pub fn take_frozen(&mut self) -> Result<Frozen, StateError> {
-        self.tier.take_frozen(&mut self.parts)
+        let frozen = self.tier.take_frozen(&mut self.parts)?;
+        for at in 0..self.tier.owned.len() {
+            self.unlist(self.tier.owned[at])?;
+        }
+        Ok(frozen)
     }
 }
 

@@ -118,6 +118,6 @@ impl<V: StateValue> Sorted<V> {
                 None => batch.delete(stored_key(*group, key.bytes())),
             }
         }
-        if batch.is_empty() { Ok(()) } else { spill.write(batch) }
+        if batch.is_empty() { Ok(()) } else { spill.write(&batch) }
     }
 }
