@@ -177,6 +177,13 @@ impl<T, M: Mode<T>> Target<T, M> {
             Err(Error::job(format!("{} does not take a record:{all}", self.place())))
         };
         let (before, after) = M::parts(record);
+        if before.is_none() && after.is_none() {
+            return Err(Error::job(format!(
+                "{} cannot do a TRUNCATE: its rows come on several ways, and no order is known between them. Turn it into deletes \
+                 of the keys before this sink, or empty the table by hand and leave it out",
+                self.place()
+            )));
+        }
         let mut row = Row::default();
         if let Some(before) = &before {
             let made = row::make(before, &shape.columns, &shape.key).map_err(Error::job)?;

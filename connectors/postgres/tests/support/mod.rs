@@ -1,6 +1,7 @@
 //! A schema of its own at the real server, a reader that is not the sink, and a proxy that cuts connections.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod copy;
 pub mod job;
 pub mod orders;
 
