@@ -3,57 +3,11 @@
 
 mod support;
 
-use staunch_postgres::{Change, follow};
+use staunch_postgres::Change;
 use staunch_testing::servers;
-use support::Schema;
-use support::copy::{Copy, Item, drop_slot};
+use support::items::Items;
 
 const SERVER: &str = "STAUNCH_POSTGRES";
-
-/// A schema with a table `items`, and the slots and publications that go with it.
-struct Items {
-    schema: Schema,
-}
-
-impl Items {
-    fn new(url: &str) -> Self {
-        let schema = Schema::new(url);
-        schema.run("CREATE TABLE items (id bigint PRIMARY KEY, n bigint, note text)");
-        Self { schema }
-    }
-
-    fn table(&self) -> String {
-        self.schema.table("items")
-    }
-
-    /// A job with a slot of its own.
-    fn copy(&self) -> Copy {
-        let source = follow(&self.schema.url, [self.table()]).slot(&self.schema.name);
-        Copy::new(source.rows())
-    }
-
-    fn insert(&self, from: i64, to: i64) {
-        self.schema.run(&format!(
-            "INSERT INTO items SELECT i, 0, 'row ' || i FROM generate_series({from}, {}) i",
-            to - 1
-        ));
-    }
-
-    fn rows(&self) -> Vec<Item> {
-        let rows = self.schema.rows("SELECT id, n, note FROM items ORDER BY id");
-        rows.iter().map(|row| Item { id: row.get(0), n: row.get(1), note: row.get(2) }).collect()
-    }
-
-    fn holds(&self, copy: &Copy) {
-        assert_eq!(copy.state(&self.table()), self.rows());
-    }
-}
-
-impl Drop for Items {
-    fn drop(&mut self) {
-        drop_slot(&self.schema.url, &self.schema.name);
-    }
-}
 
 #[test]
 fn rows_that_are_there_come_first_and_then_every_change_over_restarts() {

@@ -142,3 +142,14 @@ pub fn drop_slot(url: &str, name: &str) {
         client.batch_execute(&format!("DROP PUBLICATION IF EXISTS \"{name}\"")).await.unwrap();
     });
 }
+
+/// Ends whoever reads a slot, and waits until it is free.
+pub fn end_readers(url: &str, name: &str) {
+    let name = name.to_owned();
+    super::with(url, async move |client| {
+        let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active";
+        while !client.query(end, &[&name]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+}

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod copy;
+pub mod items;
 pub mod job;
 pub mod orders;
 
