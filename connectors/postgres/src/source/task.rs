@@ -23,7 +23,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait for a slot that somebody else reads before it is looked for again.
 const BUSY: Duration = Duration::from_secs(2);
 /// Lists of pieces that may wait for the worker.
-const AHEAD: usize = 8;
+const AHEAD: usize = 2;
 /// Bytes after which pieces are handed over, though more is at hand.
 pub(super) const ENOUGH: usize = 256 << 10;
 
@@ -218,6 +218,8 @@ impl Task {
         let snapshot = self.sent.snapshot.take();
         self.sent = Position { snapshot, ..Position::at(lsn) };
         self.at = self.sent.clone();
+        // So that the next checkpoint knows.
+        self.add(Vec::new());
         Ok(())
     }
 
