@@ -5,6 +5,7 @@
 use crate::session::said;
 use crate::tls::{Refused, Tls, Trust};
 use staunch_core::background::blocking;
+use staunch_core::place::Place;
 use staunch_core::{Error, Result};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -139,6 +140,12 @@ impl Address {
             ),
         })
     }
+}
+
+/// The place of a table, for jobs whose steps would get in each other's way.
+pub(crate) fn places(url: &str, table: &str) -> Vec<Place> {
+    let server = Address::parse(url).map(|address| address.place());
+    server.map_or_else(|_| Vec::new(), |server| vec![Place::Named(format!("postgres://{server}/{table}"))])
 }
 
 /// Takes what concerns encryption out of an address: what is left, the mode, and the file of authorities. tokio-postgres

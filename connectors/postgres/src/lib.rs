@@ -14,6 +14,7 @@ mod field;
 mod kind;
 mod load;
 mod numeric;
+mod prepared;
 mod raw;
 mod row;
 mod session;
@@ -23,6 +24,7 @@ mod times;
 mod tls;
 mod tokens;
 
+pub use prepared::{PreparedCommitter, PreparedTable, PreparedWriter};
 pub use row::Row;
 pub use session::Session;
 pub use source::{Event, Follow, Known, Lost, NewColumns, follow};
@@ -125,6 +127,16 @@ impl<T> Table<T, Rows> {
     }
 }
 
+impl<T> Table<T, Rows> {
+    /// Writes rows while the epoch runs, prepares their transaction at the checkpoint (`PREPARE TRANSACTION`), and only
+    /// commits it after the decision: rows are written once instead of twice, and are seen sooner after a checkpoint. For
+    /// inserts. The server must have `max_prepared_transactions` of at least three for each worker.
+    #[must_use]
+    pub fn prepared(self) -> PreparedTable<T> {
+        PreparedTable::new(self.target)
+    }
+}
+
 impl<T> Table<T, Changes> {
     /// The columns that tell rows apart, which must have a unique index or be the primary key.
     #[must_use]
@@ -156,10 +168,6 @@ where
     }
 
     fn places(&self) -> Vec<Place> {
-        let server = address::Address::parse(&self.target.url).map(|address| address.place());
-        server.map_or_else(
-            |_| Vec::new(),
-            |server| vec![Place::Named(format!("postgres://{server}/{}", self.target.table))],
-        )
+        address::places(&self.target.url, &self.target.table)
     }
 }
