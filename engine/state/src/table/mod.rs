@@ -42,7 +42,7 @@ mod spill;
 mod tier;
 mod walk;
 
-pub use any::AnyTable;
+pub use any::{AnyTable, Fill};
 pub use frozen::{FreezeMode, Frozen};
 pub use ordered::{Ordered, OrderedTable, TimerTable};
 pub use spill::SpillShared;
