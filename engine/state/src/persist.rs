@@ -288,7 +288,8 @@ impl Persister {
         done: Done,
     ) {
         lock(&self.plan).handed_over(state, checkpoint, &frozen);
-        let part = Message::Part(Part { state: state.0, checkpoint, watermark_ms, frozen, linked: None, done });
+        let part =
+            Message::Part(Part { state: state.0, checkpoint, watermark_ms, frozen, linked: None, done });
         let refused = match &self.messages {
             Some(messages) => messages.send(part).map_err(|refused| refused.0).err(),
             None => Some(part),

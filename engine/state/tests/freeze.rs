@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use staunch_state::{AnyTable, Assignment, FreezeMode, Frozen, Groups, SpillShared, Table, TableConfig, hash_key};
+use staunch_state::{
+    AnyTable, Assignment, FreezeMode, Frozen, Groups, SpillShared, Table, TableConfig, hash_key,
+};
 use std::collections::BTreeMap;
 
 /// The content of frozen sections, deletions applied in order.

@@ -167,17 +167,18 @@ impl<K: StateKey, V: StateValue> ValueOf<K> for Inner<K, V> {
         // Another timer looks after it, or none: this one is of a value that was there before it.
         let lease = table.get(hash, key, ())?.and_then(|(_, lease)| *lease);
         let Some((until, _)) = lease.filter(|(_, looks_at)| *looks_at == now) else { return Ok(None) };
-        table.update_one(hash, key, (), |slot| {
-            if until <= now {
-                *slot = None;
-                return None;
-            }
-            if let Some((_, lease)) = slot {
-                *lease = Some((until, until));
-            }
-            Some(until)
-        })
-        .map_err(Into::into)
+        table
+            .update_one(hash, key, (), |slot| {
+                if until <= now {
+                    *slot = None;
+                    return None;
+                }
+                if let Some((_, lease)) = slot {
+                    *lease = Some((until, until));
+                }
+                Some(until)
+            })
+            .map_err(Into::into)
     }
 }
 

@@ -30,7 +30,15 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(storage: Arc<dyn Storage>, identity: ShardIdentity, plan: Arc<Mutex<Plan>>) -> Self {
-        Self { storage, identity, plan, chains: Vec::new(), waiting: BTreeMap::new(), bases: 0, unreported: BTreeSet::new() }
+        Self {
+            storage,
+            identity,
+            plan,
+            chains: Vec::new(),
+            waiting: BTreeMap::new(),
+            bases: 0,
+            unreported: BTreeSet::new(),
+        }
     }
 
     /// Takes a message up; writes a checkpoint if it is complete with that.

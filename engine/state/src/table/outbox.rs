@@ -251,8 +251,7 @@ impl Spool {
                 tracing::warn!(?path, %error, "frozen state stays in memory until it is in the checkpoint storage");
                 failed = true;
             }
-            let there =
-                Kept::At { offset: at, length: bytes.len(), crc32c: crc32c::crc32c(&bytes) };
+            let there = Kept::At { offset: at, length: bytes.len(), crc32c: crc32c::crc32c(&bytes) };
             at += bytes.len() as u64;
             let mut written = self.lock();
             let number = written.done;
