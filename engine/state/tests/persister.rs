@@ -26,7 +26,7 @@ fn texts(folder: &Path, name: &str, budget: usize) -> Texts {
         owned: Assignment::even(groups, 1).of_worker(0).collect(),
         memory_budget_bytes: budget,
         spill_dir: folder.join(name),
-        spill: SpillShared::new(1 << 20, 1 << 20),
+        spill: SpillShared::in_a_map(),
         frozen_bytes: 64 << 10,
     })
 }
@@ -150,8 +150,6 @@ fn frozen_state_that_is_lost_costs_one_checkpoint_and_not_the_job() {
     assert!(worker.storage.list("state/").unwrap().iter().all(|name| !name.contains("/2-")));
 }
 
-/// Needs the RocksDB tier.
-#[cfg(feature = "rocksdb")]
 #[test]
 fn a_table_evicts_again_as_soon_as_its_own_base_is_linked_whatever_the_other_states_do() {
     const BUDGET: usize = 100_000;

@@ -131,6 +131,7 @@ fn fixture(entries: &[u64]) -> Fixture {
         metrics: Metrics::new("test"),
         values: SharedValues::default(),
         spill_dir: std::env::temp_dir().join("staunch-states-test"),
+        spill: SpillShared::with_defaults(),
         stateful_steps: 1,
         sources: Vec::new(),
     }));
