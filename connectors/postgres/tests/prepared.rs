@@ -103,7 +103,7 @@ fn a_connection_that_is_cut_anywhere_in_a_vote_leaves_nothing_behind_after_the_n
         life.instances = 1;
         let proxy = life.target.0.proxy.clone();
         let mut votes = [0, 0];
-        for at in (0..900).step_by(53) {
+        for at in (0..2_400).step_by(97) {
             let mut start = life.start(&[]).await.unwrap();
             proxy.cut_after(at);
             let voted = match start.write(rows(0..4)).await {
