@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use staunch_core::batch::Batch;
 use staunch_core::step::{Advance, Moment, Properties, Side, State, Step, StepCx};
-use staunch_core::{Keyed, Result, StateKey, StateValue, Stream, Table, Timestamp, hash_key};
-use std::collections::BTreeMap;
+use staunch_core::{Keyed, Result, StateKey, StateValue, Stream, Table, Timestamp};
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// Windows of one length, one after the other, aligned to the Unix epoch.
@@ -205,7 +206,8 @@ where
                 result,
                 table: declare.table(&name),
                 late: declare.side(LATE),
-                open: BTreeMap::new(),
+                waiting: BTreeSet::new(),
+                fired: BTreeSet::new(),
                 output: PhantomData,
             }
         });
@@ -227,28 +229,12 @@ struct WindowStep<K, V, A, R, U, Q> {
     /// Accumulators, by key and start of the window.
     table: State<Table<K, i64, A>>,
     late: Side<V>,
-    /// The keys of every open window, by the window's start. Derived from the state, so it is not part of the checkpoint.
-    open: BTreeMap<i64, OpenWindow<K>>,
+    /// Starts of the windows that have entries and have not fired. Derived from the state, as `fired` is, so it is not part
+    /// of the checkpoint; the keys are in the table alone.
+    waiting: BTreeSet<i64>,
+    /// Starts of the windows that have fired, and have entries that late records correct.
+    fired: BTreeSet<i64>,
     output: PhantomData<fn() -> R>,
-}
-
-struct OpenWindow<K> {
-    keys: Vec<(u64, K)>,
-    /// So many of them had their results put out; late records put out corrections.
-    fired: usize,
-}
-
-impl<K> Default for OpenWindow<K> {
-    fn default() -> Self {
-        Self { keys: Vec::new(), fired: 0 }
-    }
-}
-
-impl<K> OpenWindow<K> {
-    fn add(&mut self, hash: u64, key: K, fired: bool) {
-        self.keys.push((hash, key));
-        self.fired += usize::from(fired);
-    }
 }
 
 impl<K, V, A, R, U, Q> Step<K, V> for WindowStep<K, V, A, R, U, Q>
@@ -275,24 +261,26 @@ where
                 self.late.emit_at(value, time);
             } else {
                 hashes.push(hash);
-                due.push((key, start, hash, value));
+                due.push((key, start, value));
             }
         }
-        let (open, update, result) = (&mut self.open, &self.update, &self.result);
+        let (waiting, fired) = (&mut self.waiting, &mut self.fired);
+        let (update, result) = (&self.update, &self.result);
         self.table.open().update_batch(
             &hashes,
             &mut due,
-            |(key, start, _, _)| (key, *start),
-            |(key, start, hash, value), state| {
-                let new = state.is_none();
+            |(key, start, _)| (key, *start),
+            |(key, start, value), state| {
+                let (new, at) = (state.is_none(), window.last_of(start));
+                let set = if at <= now { &mut *fired } else { &mut *waiting };
                 update(state, value);
-                let fired = window.last_of(start) <= now;
-                if fired && let Some(state) = state.as_ref() {
-                    let at = window.last_of(start);
-                    cx.emit_at(made(window, key.clone(), start, result(state)), at);
-                }
                 if new {
-                    open.entry(start).or_default().add(hash, key, fired);
+                    set.insert(start);
+                }
+                if at <= now
+                    && let Some(state) = state.as_ref()
+                {
+                    cx.emit_at(made(window, key, start, result(state)), at);
                 }
             },
         )?;
@@ -303,42 +291,43 @@ where
         let Moment::EventTime(now) = to else { return Ok(Advance::Done) };
         let (now, window) = (now.as_millis(), self.window);
         let mut state = self.table.open();
-        for (start, open) in self.open.iter_mut().take_while(|(start, _)| window.last_of(**start) <= now) {
-            while let Some((hash, key)) = open.keys.get(open.fired) {
-                if cx.is_full() {
+        // Windows that are over for good, those first that have fired; those that have not do so while they go.
+        for (windows, fires) in [(&mut self.fired, false), (&mut self.waiting, true)] {
+            while let Some(start) = windows.first().copied().filter(|start| window.expiry_of(*start) <= now) {
+                let (at, mut left) = (window.last_of(start), EXPIRED);
+                let done = state.take_namespace(start, |key, value| {
+                    if fires {
+                        cx.emit_at(made(window, key.clone(), start, (self.result)(value)), at);
+                    }
+                    left -= 1;
+                    if left == 0 || cx.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+                if !done {
                     return Ok(Advance::More);
                 }
-                open.fired += 1;
-                if let Some(value) = state.get(*hash, key, *start)? {
-                    let fired = made(window, key.clone(), *start, (self.result)(value));
-                    cx.emit_at(fired, window.last_of(*start));
-                }
+                windows.remove(&start);
             }
         }
-        let mut left = EXPIRED;
-        while let Some(mut entry) = self.open.first_entry() {
-            let start = *entry.key();
-            if window.expiry_of(start) > now {
-                break;
+        // Windows that fire, and are kept for late records.
+        while let Some(start) = self.waiting.first().copied().filter(|start| window.last_of(*start) <= now) {
+            let at = window.last_of(start);
+            let done = state.visit_namespace(start, |key, value| {
+                cx.emit_at(made(window, key.clone(), start, (self.result)(value)), at);
+                if cx.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if !done {
+                return Ok(Advance::More);
             }
-            while let Some((hash, key)) = entry.get_mut().keys.pop() {
-                state.remove(hash, &key, start)?;
-                left -= 1;
-                if left == 0 {
-                    return Ok(Advance::More);
-                }
-            }
-            entry.remove();
+            self.waiting.remove(&start);
+            self.fired.insert(start);
         }
         Ok(Advance::Done)
     }
 
     fn restored(&mut self, watermark: Timestamp) -> Result<()> {
-        let (open, window) = (&mut self.open, self.window);
-        self.table.open().for_each(|key, start, _| {
-            let fired = window.last_of(start) <= watermark.as_millis();
-            open.entry(start).or_default().add(hash_key(key), key.clone(), fired);
-        })?;
+        let (window, now) = (self.window, watermark.as_millis());
+        (self.fired, self.waiting) =
+            self.table.open().namespaces().partition(|start| window.last_of(*start) <= now);
         Ok(())
     }
 

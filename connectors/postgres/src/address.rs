@@ -5,6 +5,7 @@
 use crate::session::said;
 use crate::tls::{Refused, Tls, Trust};
 use staunch_core::background::blocking;
+use staunch_core::place::Place;
 use staunch_core::{Error, Result};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,17 +111,7 @@ impl Address {
         let class = error.code().map_or("", |code| &code.code()[..2]);
         let text = said(error);
         if let Some(why) = Refused::of(error) {
-            let what = match why {
-                Refused::Certificate(what) => format!(
-                    "PostgreSQL at {place} shows a certificate that is not believed: {what}. Give the certificate of the \
-                     authority that it is from (sslrootcert=/path/ca.pem), and the name of the host that it is for"
-                ),
-                Refused::NoTls => format!(
-                    "PostgreSQL at {place} offers no encryption, and the address requires it: set `ssl = on` at the server, \
-                     or, where the network is safe, give sslmode=disable"
-                ),
-            };
-            return Error::job(what).caused_by(text);
+            return self.refused(why).caused_by(text);
         }
         match class {
             "28" => Error::job(format!("PostgreSQL at {place} does not let this user in")).caused_by(text),
@@ -132,6 +123,29 @@ impl Address {
             _ => Error::external(format!("PostgreSQL at {place} cannot be reached")).caused_by(text),
         }
     }
+}
+
+impl Address {
+    /// What to say if no encrypted connection will ever be made.
+    pub fn refused(&self, why: Refused) -> Error {
+        let place = self.place();
+        Error::job(match why {
+            Refused::Certificate(what) => format!(
+                "PostgreSQL at {place} shows a certificate that is not believed: {what}. Give the certificate of the \
+                 authority that it is from (sslrootcert=/path/ca.pem), and the name of the host that it is for"
+            ),
+            Refused::NoTls => format!(
+                "PostgreSQL at {place} offers no encryption, and the address requires it: set `ssl = on` at the server, \
+                 or, where the network is safe, give sslmode=disable"
+            ),
+        })
+    }
+}
+
+/// The place of a table, for jobs whose steps would get in each other's way.
+pub(crate) fn places(url: &str, table: &str) -> Vec<Place> {
+    let server = Address::parse(url).map(|address| address.place());
+    server.map_or_else(|_| Vec::new(), |server| vec![Place::Named(format!("postgres://{server}/{table}"))])
 }
 
 /// Takes what concerns encryption out of an address: what is left, the mode, and the file of authorities. tokio-postgres

@@ -1,6 +1,6 @@
-//! A table of PostgreSQL as a sink, exactly once.
+//! A table of PostgreSQL as a sink, exactly once; and tables as a [`source`], from the log.
 //!
-//! Uses the staged strategy ([`staunch_core::staged`]): the rows of one instance and checkpoint and the token that says so
+//! The sink uses the staged strategy ([`staunch_core::staged`]): the rows of one instance and checkpoint and the token that says so
 //! are written in one transaction of the server. The sink keeps two tables of its own beside the table, `_staunch_fence`
 //! (which run of which job writes here) and `_staunch_commits` (what is committed).
 //!
@@ -14,16 +14,21 @@ mod field;
 mod kind;
 mod load;
 mod numeric;
+mod prepared;
 mod raw;
 mod row;
 mod session;
+pub mod source;
 mod target;
 mod times;
 mod tls;
 mod tokens;
 
+pub use prepared::{PreparedCommitter, PreparedTable, PreparedWriter};
 pub use row::Row;
 pub use session::Session;
+pub use source::{Event, Follow, Known, Lost, NewColumns, follow};
+pub use staunch_core::Change;
 pub use target::{Connection, Target};
 
 use serde::Serialize;
@@ -48,22 +53,6 @@ pub fn changes<T: Serialize + Send + 'static>(
     Table { target: Target::new(url.into(), table.into()) }
 }
 
-/// What happened to a row.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, serde::Deserialize)]
-pub enum Change<T> {
-    /// It is there since now. As a sink's record it replaces one of the same key.
-    Insert(T),
-    /// It is another one since now.
-    Update {
-        /// What it was, at least its key; not needed if the key is the same.
-        before: Option<T>,
-        /// What it is.
-        after: T,
-    },
-    /// It is gone. Of the value only the key counts.
-    Delete(T),
-}
-
 /// What the records of a table are.
 pub trait Mode<T>: Send + Sync + 'static {
     /// What the stream carries.
@@ -71,7 +60,7 @@ pub trait Mode<T>: Send + Sync + 'static {
     /// Whether it makes no sense without a key.
     const NEEDS_KEY: bool;
 
-    /// What goes, and what comes.
+    /// What goes, and what comes; nothing at all if a whole table goes.
     fn parts(record: Self::Record) -> (Option<T>, Option<T>);
 }
 
@@ -101,6 +90,7 @@ impl<T: Send + 'static> Mode<T> for Changes {
             Change::Insert(after) => (None, Some(after)),
             Change::Update { before, after } => (before, Some(after)),
             Change::Delete(before) => (Some(before), None),
+            Change::Truncate => (None, None),
         }
     }
 }
@@ -137,6 +127,16 @@ impl<T> Table<T, Rows> {
     }
 }
 
+impl<T> Table<T, Rows> {
+    /// Writes rows while the epoch runs, prepares their transaction at the checkpoint (`PREPARE TRANSACTION`), and only
+    /// commits it after the decision: rows are written once instead of twice, and are seen sooner after a checkpoint. For
+    /// inserts. The server must have `max_prepared_transactions` of at least three for each worker.
+    #[must_use]
+    pub fn prepared(self) -> PreparedTable<T> {
+        PreparedTable::new(self.target)
+    }
+}
+
 impl<T> Table<T, Changes> {
     /// The columns that tell rows apart, which must have a unique index or be the primary key.
     #[must_use]
@@ -168,10 +168,6 @@ where
     }
 
     fn places(&self) -> Vec<Place> {
-        let server = address::Address::parse(&self.target.url).map(|address| address.place());
-        server.map_or_else(
-            |_| Vec::new(),
-            |server| vec![Place::Named(format!("postgres://{server}/{}", self.target.table))],
-        )
+        address::places(&self.target.url, &self.target.table)
     }
 }

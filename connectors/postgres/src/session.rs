@@ -1,10 +1,11 @@
 //! A connection, and what its errors mean.
 
 use crate::address::Address;
+use staunch_core::error::Kind;
 use staunch_core::sink::{CommitError, SinkContext};
 use staunch_core::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::config::TargetSessionAttrs;
@@ -14,6 +15,8 @@ use tokio_postgres::error::SqlState;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a statement waits for a lock; commits are tried again by the engine.
 const LOCK_TIMEOUT: &str = "5s";
+/// How long sessions of older starts may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a name that the server keeps.
 const MOST_NAME_BYTES: usize = 63;
 /// Sessions that could not be ended yet, by one sink.
@@ -134,6 +137,32 @@ pub(crate) async fn end_older(
     client
         .execute(older, &[&format!("{} %", family(context, table)), &context.generation.0.to_string()])
         .await
+}
+
+/// [`end_older`], until there are none any more; false if some do not go.
+pub(crate) async fn end_older_and_wait(
+    client: &Client,
+    context: &SinkContext,
+    table: &str,
+) -> Result<bool, tokio_postgres::Error> {
+    let until = Instant::now() + END_TIMEOUT;
+    loop {
+        if end_older(client, context, table).await? == 0 {
+            return Ok(true);
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What a failed connection means for a commit: a mistake of the job or its target is not mended by asking again.
+pub(crate) fn by_kind(error: Error) -> CommitError {
+    match error.kind() {
+        Kind::Job => CommitError::Refused(error),
+        Kind::External | Kind::Internal => CommitError::Retry(error),
+    }
 }
 
 /// What the server said, in full: its message, detail and hint.

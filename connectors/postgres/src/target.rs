@@ -61,9 +61,9 @@ impl<T, M> Clone for Target<T, M> {
 /// An open connection, and the table as it was when it was opened.
 #[derive(Debug)]
 pub struct Connection {
-    session: Session,
-    shape: Shape,
-    tokens: Tokens,
+    pub(crate) session: Session,
+    pub(crate) shape: Shape,
+    pub(crate) tokens: Tokens,
 }
 
 /// What the connections of a sink share.
@@ -79,7 +79,7 @@ impl<T, M: Mode<T>> Target<T, M> {
         Self { url, table, create, key, commit_lanes, known: OnceLock::new(), record: PhantomData }
     }
 
-    fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let server = Address::parse(&self.url).map_or_else(|_| "?".to_owned(), |address| address.place());
         format!("table `{}` at PostgreSQL {server}", self.table)
     }
@@ -154,7 +154,7 @@ impl<T, M: Mode<T>> Target<T, M> {
         self.key.iter().map(position).collect()
     }
 
-    fn opening_error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
+    pub(crate) fn opening_error(&self, what: &str, error: &tokio_postgres::Error) -> Error {
         let text = format!("{what} {}", self.place());
         match session::means(error) {
             Means::No => Error::job(text),
@@ -163,20 +163,30 @@ impl<T, M: Mode<T>> Target<T, M> {
         .caused_by(session::said(error))
     }
 
+    /// The table, on a writer's value.
+    pub(crate) fn shape(&self) -> Result<Arc<Shape>> {
+        let known = self.known.get().cloned();
+        known.ok_or_else(|| Error::internal("a record came before its table was looked at"))
+    }
+
     /// Makes the row of a record, with everything that is wrong with it in one message.
-    fn make(&self, record: M::Record) -> Result<Row>
+    pub(crate) fn make(&self, record: M::Record) -> Result<Row>
     where
         T: Serialize,
     {
-        let shape = self
-            .known
-            .get()
-            .ok_or_else(|| Error::internal("a record came before its table was looked at"))?;
+        let shape = &*self.shape()?;
         let refused = |problems: &[String]| {
             let all = problems.iter().fold(String::new(), |all, problem| format!("{all}\n  - {problem}"));
             Err(Error::job(format!("{} does not take a record:{all}", self.place())))
         };
         let (before, after) = M::parts(record);
+        if before.is_none() && after.is_none() {
+            return Err(Error::job(format!(
+                "{} cannot do a TRUNCATE: its rows come on several ways, and no order is known between them. Turn it into deletes \
+                 of the keys before this sink, or empty the table by hand and leave it out",
+                self.place()
+            )));
+        }
         let mut row = Row::default();
         if let Some(before) = &before {
             let made = row::make(before, &shape.columns, &shape.key).map_err(Error::job)?;

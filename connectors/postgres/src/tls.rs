@@ -159,7 +159,12 @@ pub(crate) enum Refused {
 impl Refused {
     /// Finds it among the causes of an error.
     pub fn of(error: &tokio_postgres::Error) -> Option<Self> {
-        let mut cause = std::error::Error::source(error);
+        Self::among(std::error::Error::source(error)?)
+    }
+
+    /// The same, the error itself included.
+    pub fn among(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut cause = Some(error);
         while let Some(at) = cause {
             if let Some(tls) =
                 at.downcast_ref::<io::Error>().and_then(|e| e.get_ref()?.downcast_ref::<TlsError>())

@@ -11,6 +11,7 @@ use super::decoder::{Decoder, Format, NotDecoded, Undecodable};
 use super::json::Json;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use staunch_core::Change;
 use staunch_core::Result;
 
 /// What Debezium puts in the place of a large value that was not changed and that the database did not send: as text, and
@@ -80,24 +81,6 @@ impl<T: Send + 'static, D: Decoder<Record = Envelope<T>>> Decoder for DebeziumDe
 /// The first place of `wanted`, which begins with a quote.
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|found| found == wanted)
-}
-
-/// What happened to a row.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Change<T> {
-    /// It is new, or a snapshot has found it there ([`Origin::snapshot`]).
-    Insert(T),
-    /// It is another one now.
-    Update {
-        /// What it was, if the database says so.
-        before: Option<T>,
-        /// What it is.
-        after: T,
-    },
-    /// It is gone; this is what it was, as far as the database says.
-    Delete(T),
-    /// All rows of the table are gone.
-    Truncate,
 }
 
 /// A change, and where it comes from.

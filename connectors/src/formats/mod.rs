@@ -43,7 +43,7 @@ pub use self::avro::{Avro, AvroDecoder, AvroEncoder};
 pub use self::avro::{RegisteredAvro, RegisteredAvroDecoder, RegisteredAvroEncoder};
 pub use self::bytes::Bytes;
 pub use self::csv::{Csv, CsvDecoder, CsvEncoder};
-pub use debezium::{Change, Debezium, DebeziumDecoder, Envelope, Event, Origin};
+pub use debezium::{Debezium, DebeziumDecoder, Envelope, Event, Origin};
 pub use decoder::{Decoder, Format, NotDecoded, Undecodable};
 pub use encoder::{Destination, Encoder, Encoding, Part};
 pub(crate) use exact::{Exact, Form};
@@ -53,5 +53,6 @@ pub(crate) use quotes::line_end;
 pub use quotes::{End, Scan};
 #[cfg(feature = "registry")]
 pub use registry::{Registered, Registry};
+pub use staunch_core::Change;
 pub use stream::{CsvRecords, JsonLines, StreamEncoder, Unwritten};
 pub use text::Text;

@@ -7,6 +7,7 @@
 
 pub mod background;
 pub mod batch;
+pub mod change;
 pub mod config;
 pub mod context;
 pub mod control;
@@ -31,6 +32,7 @@ pub mod stream;
 pub mod summary;
 pub mod time;
 
+pub use change::Change;
 pub use config::{Guarantee, RunConfig, StartFrom};
 pub use control::{Answer, Controls, Events, JobEvent, Outcome, Request};
 pub use error::{Error, Result};

@@ -299,13 +299,14 @@ pub struct Records<T> {
     pub(crate) records: Vec<T>,
     pub(crate) bad: Vec<DeadLetter>,
     pub(crate) bytes: usize,
+    pub(crate) moved: bool,
     limit: usize,
 }
 
 impl<T> Records<T> {
     /// An empty buffer for about `limit` records. For tests of readers; the engine makes its own.
     pub fn with_limit(limit: usize) -> Self {
-        Self { records: Vec::new(), bad: Vec::new(), bytes: 0, limit }
+        Self { records: Vec::new(), bad: Vec::new(), bytes: 0, moved: false, limit }
     }
 
     /// How many more records are wanted. A reader may go over it by a batch that it has already.
@@ -330,6 +331,12 @@ impl<T> Records<T> {
     pub fn bad(&mut self, letter: DeadLetter) {
         self.bytes += letter.bytes();
         self.bad.push(letter);
+    }
+
+    /// Says that the position moved although there is no record, and that this is worth a checkpoint even in a job that is
+    /// otherwise idle: the outside keeps what it may forget. Each call may cost one, so not more often than every few seconds.
+    pub fn moved(&mut self) {
+        self.moved = true;
     }
 
     /// The records so far.

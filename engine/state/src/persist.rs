@@ -15,7 +15,11 @@
 //!   delta of one would keep a file that is large because of another. Of the RocksDB tier it copies the table files
 //!   that are not stored yet.
 //!
-//! Files that no checkpoint lists any more are deleted by whoever retires checkpoints, not here.
+//! - **A frozen piece that cannot be read again** (it waited in a scratch file) costs the checkpoint, and the next one
+//!   is a base, which needs it no more.
+//!
+//! Files that a checkpoint may list are deleted by whoever retires checkpoints, not here. Those that were never
+//! reported, and that no chain needs any more, are nobody else's: the writer deletes them.
 
 pub(crate) use base::{checksum, local_name};
 
@@ -29,6 +33,7 @@ use crate::storage::Storage;
 use crate::table::{FreezeMode, Frozen};
 use staunch_checkpoint::{CheckpointId, FileKind, FileRef, Generation, Shard};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -113,25 +118,33 @@ struct Part {
     checkpoint: CheckpointId,
     watermark_ms: Option<i64>,
     frozen: Frozen,
+    /// The hard links of its RocksDB tier, once made.
+    linked: Option<PathBuf>,
     done: Done,
 }
 
 /// What decides on the mode of the next freeze; kept current by both threads.
 #[derive(Default)]
 struct Plan {
-    states: usize,
-    /// No base was frozen yet.
+    /// By state: what its chain weighs.
+    states: Vec<Weight>,
+    /// No base was frozen yet, or the next is to be one because something frozen is lost.
     fresh: bool,
-    /// Cost of the last base.
-    base_bytes: u64,
-    /// Deltas since.
-    delta_bytes: u64,
     /// Snapshots in the longest chain.
     files: usize,
     /// Bases begun and not durable yet.
     bases_pending: usize,
     /// Checkpoints that not all states have handed over: their mode, and how many have.
     begun: BTreeMap<CheckpointId, (FreezeMode, usize)>,
+}
+
+/// What the chain of one state weighs.
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    /// Cost of the last base.
+    base_bytes: u64,
+    /// Deltas since.
+    delta_bytes: u64,
 }
 
 impl Plan {
@@ -141,7 +154,9 @@ impl Plan {
             return *mode;
         }
         let long = self.bases_pending == 0 && self.files >= MANY_FILES;
-        let heavy = self.delta_bytes > self.base_bytes.max(SMALL_BYTES);
+        let base_bytes: u64 = self.states.iter().map(|weight| weight.base_bytes).sum();
+        let delta_bytes: u64 = self.states.iter().map(|weight| weight.delta_bytes).sum();
+        let heavy = delta_bytes > base_bytes.max(SMALL_BYTES);
         let mode = if self.fresh || long || heavy { FreezeMode::Base } else { FreezeMode::Delta };
         self.begin(checkpoint, mode);
         mode
@@ -151,22 +166,25 @@ impl Plan {
         self.begun.insert(checkpoint, (mode, 0));
         if mode == FreezeMode::Base {
             self.fresh = false;
-            (self.base_bytes, self.delta_bytes) = (0, 0);
+            self.states.fill(Weight::default());
             self.bases_pending += 1;
         }
     }
 
-    fn handed_over(&mut self, checkpoint: CheckpointId, frozen: &Frozen) {
+    fn handed_over(&mut self, state: StateId, checkpoint: CheckpointId, frozen: &Frozen) {
         if !self.begun.contains_key(&checkpoint) {
             self.begin(checkpoint, frozen.mode());
         }
-        match frozen.mode() {
-            FreezeMode::Base => self.base_bytes += frozen.bytes(),
-            FreezeMode::Delta => self.delta_bytes += frozen.bytes(),
+        if let Some(weight) = self.states.get_mut(state.0) {
+            match frozen.mode() {
+                // Of the whole worker, or of this state alone: its deltas go with its old base.
+                FreezeMode::Base => *weight = Weight { base_bytes: frozen.bytes(), delta_bytes: 0 },
+                FreezeMode::Delta => weight.delta_bytes += frozen.bytes(),
+            }
         }
         if let Some((_, handed)) = self.begun.get_mut(&checkpoint) {
             *handed += 1;
-            if *handed == self.states {
+            if *handed == self.states.len() {
                 self.begun.remove(&checkpoint);
             }
         }
@@ -231,11 +249,10 @@ impl Persister {
         plan.fresh |= restored.is_none();
         let files = restored.unwrap_or_default();
         let bytes = |kind| files.iter().filter(|f| f.kind == kind).map(|f| f.bytes).sum::<u64>();
-        plan.base_bytes += bytes(FileKind::Base);
-        plan.delta_bytes += bytes(FileKind::Delta);
+        let weight = Weight { base_bytes: bytes(FileKind::Base), delta_bytes: bytes(FileKind::Delta) };
         plan.files = plan.files.max(files.iter().filter(|file| file.kind != FileKind::Spill).count());
-        let id = StateId(plan.states);
-        plan.states += 1;
+        let id = StateId(plan.states.len());
+        plan.states.push(weight);
         drop(plan);
         if let Some(messages) = &self.messages {
             // If the writer has ended, handing over will say so.
@@ -270,8 +287,9 @@ impl Persister {
         frozen: Frozen,
         done: Done,
     ) {
-        lock(&self.plan).handed_over(checkpoint, &frozen);
-        let part = Message::Part(Part { state: state.0, checkpoint, watermark_ms, frozen, done });
+        lock(&self.plan).handed_over(state, checkpoint, &frozen);
+        let part =
+            Message::Part(Part { state: state.0, checkpoint, watermark_ms, frozen, linked: None, done });
         let refused = match &self.messages {
             Some(messages) => messages.send(part).map_err(|refused| refused.0).err(),
             None => Some(part),

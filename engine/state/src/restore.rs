@@ -23,7 +23,7 @@ pub struct RestoreStats {
     pub took: Duration,
     /// The chain that the table continues: for
     /// [`Persister::open`](crate::Persister::open). `None` when the groups were owned differently
-    /// (or nothing was stored): then the chain starts anew with a base.
+    /// (or there was no checkpoint): then the chain starts anew with a base. Empty when the state was empty.
     pub continues: Option<Vec<FileRef>>,
 }
 
@@ -71,6 +71,10 @@ fn restore(
         if !wanted.is_empty() {
             mine.push((shard, head, wanted));
         }
+    }
+    if mine.is_empty() && !shards.is_empty() {
+        // All that this table is of was stored and empty: what comes is in its first delta, and needs no base.
+        stats.continues = Some(Vec::new());
     }
     let continues = matches!(&mine[..], [(_, head, _)] if head.owned == owned);
     for (shard, _, wanted) in &mine {

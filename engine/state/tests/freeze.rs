@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use staunch_state::{Assignment, FreezeMode, Frozen, Groups, SpillShared, Table, TableConfig, hash_key};
+use staunch_state::{
+    AnyTable, Assignment, FreezeMode, Frozen, Groups, SpillShared, Table, TableConfig, hash_key,
+};
 use std::collections::BTreeMap;
 
 /// The content of frozen sections, deletions applied in order.
@@ -154,4 +156,65 @@ fn of_a_large_freeze_little_is_in_memory_even_if_all_is_written_before_its_turn(
         frozen.for_each_piece(visit).unwrap();
         assert_eq!(entries, 20_000);
     }
+}
+
+#[test]
+fn a_slice_of_large_entries_is_as_short_as_one_of_small_ones() {
+    const VALUE: usize = 256 << 10;
+    let (groups, folder) = (Groups::new(5), tempfile::tempdir().unwrap());
+    let mut table: Table<u64, (), Vec<u8>> = Table::new(TableConfig {
+        name: "blobs".to_owned(),
+        groups,
+        owned: Assignment::even(groups, 1).of_worker(0).collect(),
+        memory_budget_bytes: usize::MAX,
+        spill_dir: folder.path().to_owned(),
+        spill: SpillShared::new(1 << 20, 1 << 20),
+        frozen_bytes: TableConfig::FROZEN_BYTES,
+    });
+    for mode in [FreezeMode::Delta, FreezeMode::Base] {
+        for key in 0..200u64 {
+            table.update_one(hash_key(&key), &key, (), |slot| *slot = Some(vec![7; VALUE])).unwrap();
+        }
+        table.begin_freeze(mode).unwrap();
+        let mut slices = 0;
+        while !table.freeze_slice(4096).unwrap() {
+            slices += 1;
+        }
+        let frozen = table.take_frozen().unwrap();
+        assert_eq!(frozen.entries(), 200);
+        // At most about 2 MB each.
+        assert!(slices >= 200 * VALUE / (2 << 20), "{slices} slices in {mode:?}");
+    }
+}
+
+#[test]
+fn what_is_written_to_a_table_that_waits_for_its_turn_to_freeze_does_not_heap_up() {
+    const LITTLE: usize = 64 << 10;
+    let (groups, folder) = (Groups::new(16), tempfile::tempdir().unwrap());
+    let mut table: Table<u64, (), String> = Table::new(TableConfig {
+        name: "texts".to_owned(),
+        groups,
+        owned: Assignment::even(groups, 1).of_worker(0).collect(),
+        memory_budget_bytes: usize::MAX,
+        spill_dir: folder.path().to_owned(),
+        spill: SpillShared::new(1 << 20, 1 << 20),
+        frozen_bytes: LITTLE,
+    });
+    let write = |table: &mut Table<u64, (), String>, keys: std::ops::Range<u64>| {
+        let mut items: Vec<u64> = keys.collect();
+        let hashes: Vec<u64> = items.iter().map(hash_key).collect();
+        let value = |key| Some(format!("{key:0100}"));
+        table.update_batch(&hashes, &mut items, |key| (key, ()), |key, slot| *slot = value(key)).unwrap();
+    };
+    write(&mut table, 0..20_000);
+    table.begin_freeze(FreezeMode::Base).unwrap();
+    for chunk in 0..20 {
+        write(&mut table, chunk * 1_000..(chunk + 1) * 1_000);
+        // Another table has its turn.
+        AnyTable::freeze_slice(&mut table, &mut 0).unwrap();
+    }
+    let frozen = table.take_frozen().unwrap();
+    assert_eq!(frozen.entries(), 20_000);
+    let in_memory = frozen.bytes() - frozen.spooled_bytes();
+    assert!(in_memory <= 5 * LITTLE as u64, "{in_memory} of {} bytes", frozen.bytes());
 }

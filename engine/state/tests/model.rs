@@ -9,23 +9,31 @@ use staunch_state::{
     ShardIdentity, SpillShared, StateError, StateId, Storage, StorageError, Table, TableConfig, hash_key,
     restore_table,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, OnceLock};
 
 type Model = BTreeMap<(String, i64), Vec<u64>>;
 type Strings = Table<String, i64, Vec<u64>>;
 
 const GROUPS: u16 = 8;
 
-fn shared() -> Arc<SpillShared> {
-    static SHARED: OnceLock<Arc<SpillShared>> = OnceLock::new();
+#[cfg(feature = "rocksdb")]
+fn rocksdb() -> Arc<SpillShared> {
+    static SHARED: std::sync::OnceLock<Arc<SpillShared>> = std::sync::OnceLock::new();
     SHARED.get_or_init(|| SpillShared::new(1 << 20, 8 << 20)).clone()
 }
 
-fn table(folder: &Path, worker: u32, workers: u32, [budget, frozen]: [usize; 2]) -> Strings {
+fn table(
+    folder: &Path,
+    worker: u32,
+    workers: u32,
+    [budget, frozen]: [usize; 2],
+    spill: &Arc<SpillShared>,
+) -> Strings {
     let groups = Groups::new(GROUPS);
     Table::new(TableConfig {
         name: "step one".to_owned(),
@@ -33,7 +41,7 @@ fn table(folder: &Path, worker: u32, workers: u32, [budget, frozen]: [usize; 2])
         owned: Assignment::even(groups, workers).of_worker(worker).collect(),
         memory_budget_bytes: budget,
         spill_dir: folder.join(format!("{worker}-of-{workers}")),
-        spill: shared(),
+        spill: Arc::clone(spill),
         frozen_bytes: frozen,
     })
 }
@@ -46,6 +54,12 @@ enum Step {
     Batch(Vec<Change>),
     Look(u8, i64),
     Remove(u8, i64),
+    /// Walk through a namespace, perhaps deleting it, so many entries in a turn; between the turns the engine has its own.
+    Walk {
+        ns: i64,
+        take: bool,
+        turn: usize,
+    },
     Slice(usize),
     Maintain,
     /// No checkpoint is to be expected: changes may move too.
@@ -69,6 +83,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => prop::collection::vec(change(), 0..150).prop_map(Step::Batch),
         1 => (0..60u8, 0..2i64).prop_map(|(key, ns)| Step::Look(key, ns)),
         1 => (0..60u8, 0..2i64).prop_map(|(key, ns)| Step::Remove(key, ns)),
+        2 => (0..2i64, prop::bool::ANY, 1..50usize).prop_map(|(ns, take, turn)| Step::Walk { ns, take, turn }),
         4 => (1..40usize).prop_map(Step::Slice),
         4 => Just(Step::Maintain),
         2 => Just(Step::Hopeless),
@@ -138,6 +153,7 @@ struct Job {
     storage: Arc<Refusing>,
     /// Bytes for the state, and for what is frozen of it.
     memory: [usize; 2],
+    spill: Arc<SpillShared>,
     workers: u32,
     tables: Vec<Strings>,
     persisters: Vec<(Persister, StateId)>,
@@ -150,12 +166,13 @@ struct Job {
 }
 
 impl Job {
-    fn new(memory: [usize; 2], workers: u32) -> Self {
+    fn new(memory: [usize; 2], workers: u32, spill: Arc<SpillShared>) -> Self {
         let storage = Refusing { inner: InMemoryStorage::new(), fuse: AtomicU32::new(u32::MAX) };
         let mut job = Self {
             folder: tempfile::tempdir().unwrap(),
             storage: Arc::new(storage),
             memory,
+            spill,
             workers,
             tables: Vec::new(),
             persisters: Vec::new(),
@@ -175,7 +192,7 @@ impl Job {
         self.generation += 1;
         self.workers = workers;
         for worker in 0..workers {
-            let mut table = table(self.folder.path(), worker, workers, self.memory);
+            let mut table = table(self.folder.path(), worker, workers, self.memory, &self.spill);
             let stats = restore_table(&mut table, &*self.storage, &self.durable.1).unwrap();
             let identity = ShardIdentity {
                 job: "model".to_owned(),
@@ -262,6 +279,37 @@ impl Job {
         self.storage.fuse.store(u32::MAX, Ordering::SeqCst);
     }
 
+    fn walk(&mut self, ns: i64, take: bool, turn: usize) {
+        let mut found = Model::new();
+        for table in &mut self.tables {
+            let listed: Vec<i64> = table.namespaces().collect();
+            let before = found.len();
+            loop {
+                let mut left = turn;
+                let visit = |key: &String, value: &Vec<u64>| {
+                    let twice = found.insert((key.clone(), ns), value.clone());
+                    assert_eq!(twice, None, "{key} is visited twice");
+                    left -= 1;
+                    if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                };
+                let walked =
+                    if take { table.take_namespace(ns, visit) } else { table.visit_namespace(ns, visit) };
+                if walked.unwrap() {
+                    break;
+                }
+                table.freeze_slice(3).unwrap();
+                table.maintain().unwrap();
+            }
+            assert!(found.len() == before || listed.contains(&ns));
+        }
+        let expected: Model =
+            self.model.iter().filter(|((_, of), _)| *of == ns).map(|(k, v)| (k.clone(), v.clone())).collect();
+        assert_eq!(found, expected);
+        if take {
+            self.model.retain(|(_, of), _| *of != ns);
+        }
+    }
+
     fn check_all(&mut self) {
         let mut found = Model::new();
         for table in &mut self.tables {
@@ -273,6 +321,13 @@ impl Job {
                 .unwrap();
         }
         assert_eq!(found, self.model);
+    }
+
+    /// What is frozen and not spilled leaves nothing behind when it is deleted.
+    fn check_namespaces(&mut self) {
+        let listed: BTreeSet<i64> = self.tables.iter().flat_map(Table::namespaces).collect();
+        let held: BTreeSet<i64> = self.model.keys().map(|(_, ns)| *ns).collect();
+        assert_eq!(listed, held);
     }
 
     fn carry_out(&mut self, step: Step) {
@@ -290,6 +345,7 @@ impl Job {
                 let found = self.table(&key).remove(hash_key(&key), &key, ns).unwrap();
                 assert_eq!(found, expected);
             }
+            Step::Walk { ns, take, turn } => self.walk(ns, take, turn),
             Step::Slice(entries) => {
                 for table in &mut self.tables {
                     table.freeze_slice(entries).unwrap();
@@ -323,8 +379,8 @@ fn persist(
     outcome
 }
 
-fn run(memory: [usize; 2], workers: u32, steps: Vec<Step>) {
-    let mut job = Job::new(memory, workers);
+fn run(memory: [usize; 2], workers: u32, spill: Arc<SpillShared>, steps: Vec<Step>) {
+    let mut job = Job::new(memory, workers, spill);
     for step in steps {
         job.carry_out(step);
     }
@@ -333,6 +389,9 @@ fn run(memory: [usize; 2], workers: u32, steps: Vec<Step>) {
         job.checkpoint(false);
     }
     job.check_all();
+    if memory[0] == usize::MAX {
+        job.check_namespaces();
+    }
     let workers = job.workers % 3 + 1;
     job.restart(workers);
 }
@@ -358,7 +417,21 @@ proptest! {
         frozen in frozen_bytes(),
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        run([usize::MAX, frozen], workers, steps);
+        run([usize::MAX, frozen], workers, SpillShared::in_a_map(), steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(96))]
+
+    #[test]
+    fn a_table_that_spills_into_a_map_is_a_map_too(
+        budget in 0..4000usize,
+        workers in 1..4u32,
+        frozen in frozen_bytes(),
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        run([budget, frozen], workers, SpillShared::in_a_map(), steps);
     }
 }
 
@@ -373,13 +446,13 @@ proptest! {
         frozen in frozen_bytes(),
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        run([budget, frozen], workers, steps);
+        run([budget, frozen], workers, rocksdb(), steps);
     }
 }
 
 #[test]
 fn a_long_life_of_small_checkpoints_keeps_few_files_and_restores_at_any_of_them() {
-    let mut job = Job::new([usize::MAX, TableConfig::FROZEN_BYTES], 1);
+    let mut job = Job::new([usize::MAX, TableConfig::FROZEN_BYTES], 1, SpillShared::in_a_map());
     let mut most = 0;
     for round in 0..700u32 {
         let key = (round % 60) as u8;
@@ -403,7 +476,7 @@ fn a_long_life_of_small_checkpoints_keeps_few_files_and_restores_at_any_of_them(
 
 #[test]
 fn nothing_changed_writes_nothing() {
-    let mut job = Job::new([usize::MAX, TableConfig::FROZEN_BYTES], 1);
+    let mut job = Job::new([usize::MAX, TableConfig::FROZEN_BYTES], 1, SpillShared::in_a_map());
     job.checkpoint(false);
     job.checkpoint(false);
     assert!(job.durable.1[0].files.is_empty());

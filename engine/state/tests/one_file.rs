@@ -8,6 +8,7 @@ use staunch_state::{
     ShardIdentity, SpillShared, StateError, StateId, Storage, StorageError, Table, TableConfig, TimerTable,
     hash_key, restore_table,
 };
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -226,4 +227,38 @@ fn the_mode_is_the_same_for_all_states_of_a_checkpoint_and_a_new_state_needs_no_
     assert_eq!(persister.mode(CheckpointId(2)), FreezeMode::Delta);
     assert!(writer.write_next() && writer.write_next() && writer.write_next() && !writer.write_next());
     assert_ne!(worker.states[0], new);
+}
+
+#[test]
+fn of_many_small_checkpoints_no_file_stays_that_none_of_them_lists() {
+    let mut worker = Worker::new();
+    let mut reported = BTreeSet::new();
+    for checkpoint in 1..=300 {
+        worker.change(u64::from(checkpoint % 7));
+        // Now and then an attempt fails, and later its parts go out with the next.
+        worker.storage.refuses.store(checkpoint % 50 == 3, Ordering::SeqCst);
+        for shard in worker.checkpoint(checkpoint).into_iter().flatten() {
+            reported.extend(shard.shard.files.into_iter().map(|file| file.name));
+        }
+    }
+    let there = worker.storage.list("state/").unwrap();
+    let unlisted: Vec<&String> = there.iter().filter(|name| !reported.contains(*name)).collect();
+    assert!(unlisted.is_empty(), "{unlisted:?} of {}", there.len());
+}
+
+#[test]
+fn a_state_that_was_empty_costs_no_base_of_all_states_after_a_restart() {
+    let mut worker = Worker::new();
+    worker.counts.update_one(hash_key(&1), &1, (), |value| *value = Some(1)).unwrap();
+    let [counts, timers] = shards(worker.checkpoint(1));
+    assert!(timers.files.is_empty(), "{timers:?}");
+    let (persister, _writer) = Persister::manual(worker.storage.clone(), identity(2));
+    let folder = worker.folder.path().join("next");
+    let mut table = Counts::new(config(&folder, "counts"));
+    let stats = restore_table(&mut table, &*worker.storage, &[counts]).unwrap();
+    persister.open("counts", stats.continues);
+    let mut table = Timers::new(config(&folder, "timers"));
+    let stats = restore_table(&mut table, &*worker.storage, &[timers]).unwrap();
+    persister.open("timers", stats.continues);
+    assert_eq!(persister.mode(CheckpointId(2)), FreezeMode::Delta);
 }

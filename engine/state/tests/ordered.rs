@@ -389,6 +389,28 @@ proptest! {
     }
 }
 
+#[test]
+fn an_ordered_table_full_of_dirty_tombstones_knows_soon_that_only_a_checkpoint_helps() {
+    const N: usize = 100_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut timers = TimerTable::<i64, u64>::new(config(folder.path(), "timers", 0, 1, 10_000));
+    for key in 0..N as u64 {
+        timers.set(hash_key(&key), &(key as i64), &key).unwrap();
+    }
+    timers.begin_freeze(FreezeMode::Delta).unwrap();
+    assert_eq!(timers.take_frozen().unwrap().entries(), N as u64);
+    for key in 0..N as u64 {
+        assert!(timers.delete(hash_key(&key), &(key as i64), &key).unwrap());
+    }
+    let mut calls = 0;
+    while timers.maintain().unwrap() {
+        calls += 1;
+    }
+    assert!(timers.wants_checkpoint());
+    // Twice round, in calls of 16,384 entries.
+    assert!(calls <= 2 * N / 16_384 + 2, "{calls} calls");
+}
+
 #[cfg(feature = "rocksdb")]
 proptest! {
     #![proptest_config(cases(24))]

@@ -2,7 +2,7 @@
 //! result each time.
 //!
 //! One call runs the operator item by item, in bulk, with a crash and a restore after every record, with
-//! another number of workers after every record, and in batches cut at random. The idea is that of
+//! another number of workers after every record, with all state spilled, and in batches cut at random. The idea is that of
 //! Hazelcast Jet's `TestSupport`.
 //!
 //! ```
@@ -48,6 +48,10 @@ pub enum Mode {
     RestoreAfterEach,
     /// After every record the job goes on with another number of workers.
     RescaleAfterEach,
+    /// Memory for no state at all: it is spilled, and comes from the checkpoint after every record.
+    Spilled,
+    /// As [`Mode::Spilled`], all records at once and no crash.
+    SpilledInBulk,
     /// Batches of three records on three workers, by another schedule for each number.
     Scheduled(u64),
 }
@@ -98,7 +102,14 @@ where
     /// The first mode in which something else comes out, and what.
     pub fn expect(&self, output: impl IntoIterator<Item = O>) -> Result<(), String> {
         let expected: Vec<O> = output.into_iter().collect();
-        let modes = [Mode::InBulk, Mode::ItemByItem, Mode::RestoreAfterEach, Mode::RescaleAfterEach];
+        let modes = [
+            Mode::InBulk,
+            Mode::ItemByItem,
+            Mode::RestoreAfterEach,
+            Mode::RescaleAfterEach,
+            Mode::Spilled,
+            Mode::SpilledInBulk,
+        ];
         let scheduled = (0..SCHEDULES).map(Mode::Scheduled);
         for mode in modes.into_iter().chain(scheduled) {
             let came = self.run(mode).map_err(|error| format!("{mode:?}: {error}"))?;
@@ -116,13 +127,13 @@ where
             let script = script.records([record]);
             match mode {
                 Mode::ItemByItem => script.barrier(),
-                Mode::RestoreAfterEach => script.barrier().crash(Crash::Now),
+                Mode::RestoreAfterEach | Mode::Spilled => script.barrier().crash(Crash::Now),
                 Mode::RescaleAfterEach => script.workers((at + 1) % 3 + 1),
-                Mode::InBulk | Mode::Scheduled(_) => script,
+                Mode::InBulk | Mode::SpilledInBulk | Mode::Scheduled(_) => script,
             }
         });
         let script: Script<I> = match mode {
-            Mode::InBulk | Mode::Scheduled(_) => Script::all_at_once(script),
+            Mode::InBulk | Mode::SpilledInBulk | Mode::Scheduled(_) => Script::all_at_once(script),
             _ => script,
         };
         let (operator, event_time) = (Arc::clone(&self.operator), self.event_time.clone());
@@ -143,6 +154,9 @@ where
         let mut test = JobTest::new(program, ()).feed("input", script);
         if let Mode::Scheduled(seed) = mode {
             test = test.workers(3).batches_of(3).seed(seed);
+        }
+        if matches!(mode, Mode::Spilled | Mode::SpilledInBulk) {
+            test = test.state_bytes(0);
         }
         test = self.real.iter().fold(test, |test, sink| test.real_sink(sink));
         let output = test.collect("output");

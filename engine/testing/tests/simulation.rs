@@ -14,10 +14,11 @@ const REGRESSIONS: &[(u64, &str)] = &[
 #[test]
 fn no_promise_is_broken_in_any_of_many_simulated_lives() {
     let next = AtomicU64::new(0);
-    let [crashes, turns, unions, late] = [const { AtomicU64::new(0) }; 4];
+    let [crashes, turns, unions, late, spilling] = [const { AtomicU64::new(0) }; 5];
     std::thread::scope(|scope| {
         for thread in 0..2 {
-            let (next, crashes, turns, unions, late) = (&next, &crashes, &turns, &unions, &late);
+            let (next, crashes, turns, unions) = (&next, &crashes, &turns, &unions);
+            let (late, spilling) = (&late, &spilling);
             scope.spawn(move || {
                 stay_on_one_core(thread);
                 loop {
@@ -30,6 +31,7 @@ fn no_promise_is_broken_in_any_of_many_simulated_lives() {
                     turns.fetch_add(u64::from(report.turns), SeqCst);
                     unions.fetch_add(u64::from(report.unions), SeqCst);
                     late.fetch_add(report.late, SeqCst);
+                    spilling.fetch_add(u64::from(report.spilled > 0), SeqCst);
                 }
             });
         }
@@ -40,6 +42,8 @@ fn no_promise_is_broken_in_any_of_many_simulated_lives() {
     assert!(turns > SEEDS / 400, "only {turns} processes went back to an older checkpoint");
     assert!(unions > SEEDS / 10, "only {unions} jobs have two sources");
     assert!(late > SEEDS / 10, "only {late} records came too late");
+    let spilling = spilling.into_inner();
+    assert!(spilling > SEEDS / 10, "state exceeded its memory in {spilling} jobs only");
     println!("MEASURED: {SEEDS} simulated jobs with {crashes} crashes, none of them with a violation");
 }
 

@@ -9,8 +9,24 @@ use std::ops::{ControlFlow, RangeBounds};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A value, and the event time from which on it is gone.
-type Kept<V> = (V, Option<i64>);
+/// A value and, if it has a time to live, until when.
+type Kept<V> = (V, Option<Lease>);
+
+/// The event time from which on a value is gone, and the time of the one timer that looks after it. The former moves with
+/// every write, the latter follows when it fires.
+type Lease = (i64, i64);
+
+/// Whether a value is still there at `now`.
+fn is_alive<V>((_, lease): &Kept<V>, now: i64) -> bool {
+    lease.is_none_or(|(until, _)| until > now)
+}
+
+/// What is to be done about the timer of a value.
+enum Timer {
+    None,
+    Set(i64),
+    Delete(i64),
+}
 
 /// A value for each key. Made by [`Needs::value`](super::Needs::value).
 pub struct Value<K, V>(Rc<Inner<K, V>>);
@@ -46,7 +62,7 @@ impl<K: StateKey, V: StateValue> Value<K, V> {
         Rc::clone(&self.0) as Rc<dyn ValueOf<K>>
     }
 
-    /// A value is gone so long after the event time at which it was last written. The process sees it go by the time of
+    /// A value is gone so long after the latest event time at which it was written. The process sees it go by the time of
     /// its records and timers, and so in the same way however fast they come; the state is deleted when the watermark
     /// gets there.
     #[must_use]
@@ -74,7 +90,7 @@ impl<K: StateKey, V: StateValue> Value<K, V> {
         let mut table = self.0.table.open();
         let kept = table.get(cx.hash, cx.key, ())?;
         let now = cx.time.as_millis();
-        Ok(f(kept.filter(|(_, until)| until.is_none_or(|until| until > now)).map(|(value, _)| value)))
+        Ok(f(kept.filter(|kept| is_alive(kept, now)).map(|(value, _)| value)))
     }
 
     /// Gives the key a value.
@@ -99,20 +115,31 @@ impl<K: StateKey, V: StateValue> Value<K, V> {
     /// As [`Value::set`].
     pub fn update<O, R>(&self, cx: &mut Cx<'_, K, O>, f: impl FnOnce(&mut Option<V>) -> R) -> Result<R> {
         let now = cx.time.as_millis();
-        let mut look_at = None;
+        let mut timer = Timer::None;
         let out = self.0.table.open().update_one(cx.hash, cx.key, (), |slot| {
-            let had_timer = slot.as_ref().is_some_and(|(_, until)| until.is_some());
-            let kept = slot.take().filter(|(_, until)| until.is_none_or(|until| until > now));
-            let mut value = kept.map(|(value, _)| value);
+            let before = slot.as_ref().and_then(|(_, lease)| *lease);
+            let mut value = slot.take().filter(|kept| is_alive(kept, now)).map(|(value, _)| value);
             let out = f(&mut value);
-            let until = self.0.ttl_ms.get().map(|ttl| now.saturating_add(ttl));
-            *slot = value.map(|value| (value, until));
-            // One timer looks after a value, however often it is written: it goes with the value's time.
-            look_at = until.filter(|_| slot.is_some() && !had_timer);
+            *slot = value.map(|value| {
+                let lease = self.0.ttl_ms.get().map(|ttl| {
+                    let until = now.saturating_add(ttl);
+                    // A record that is out of order shortens no life. The timer stays where it is.
+                    before.map_or((until, until), |(old, looks_at)| (old.max(until), looks_at))
+                });
+                (value, lease)
+            });
+            // One timer looks after a value, however often it is written, and goes with it.
+            timer = match (before, slot.as_ref().and_then(|(_, lease)| *lease)) {
+                (None, Some((_, at))) => Timer::Set(at),
+                (Some((_, at)), None) => Timer::Delete(at),
+                _ => Timer::None,
+            };
             out
         })?;
-        if let Some(at) = look_at {
-            cx.timers.set(cx.hash, cx.key, (at, self.0.purpose), cx.step)?;
+        match timer {
+            Timer::None => {}
+            Timer::Set(at) => cx.timers.set(cx.hash, cx.key, (at, self.0.purpose), cx.step)?,
+            Timer::Delete(at) => cx.timers.delete(cx.hash, cx.key, (at, self.0.purpose))?,
         }
         Ok(out)
     }
@@ -137,12 +164,21 @@ impl<K: StateKey, V: StateValue> ValueOf<K> for Inner<K, V> {
 
     fn expire(&self, hash: u64, key: &K, now: i64) -> Result<Option<i64>> {
         let mut table = self.table.open();
-        let until = table.get(hash, key, ())?.and_then(|(_, until)| *until);
-        if until.is_some_and(|until| until <= now) {
-            table.remove(hash, key, ())?;
-            return Ok(None);
-        }
-        Ok(until)
+        // Another timer looks after it, or none: this one is of a value that was there before it.
+        let lease = table.get(hash, key, ())?.and_then(|(_, lease)| *lease);
+        let Some((until, _)) = lease.filter(|(_, looks_at)| *looks_at == now) else { return Ok(None) };
+        table
+            .update_one(hash, key, (), |slot| {
+                if until <= now {
+                    *slot = None;
+                    return None;
+                }
+                if let Some((_, lease)) = slot {
+                    *lease = Some((until, until));
+                }
+                Some(until)
+            })
+            .map_err(Into::into)
     }
 }
 

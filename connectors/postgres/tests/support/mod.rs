@@ -1,6 +1,8 @@
 //! A schema of its own at the real server, a reader that is not the sink, and a proxy that cuts connections.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod copy;
+pub mod items;
 pub mod job;
 pub mod orders;
 
@@ -60,6 +62,25 @@ impl Schema {
         })
     }
 
+    /// Names of the prepared transactions that have written to a table of the schema.
+    pub fn prepared(&self) -> Vec<String> {
+        let found = format!(
+            "SELECT DISTINCT gid FROM pg_prepared_xacts
+               JOIN pg_locks own ON own.locktype = 'transactionid' AND own.transactionid = transaction
+               JOIN pg_locks held ON held.virtualtransaction = own.virtualtransaction AND held.pid IS NULL
+               JOIN pg_class c ON c.oid = held.relation
+              WHERE own.pid IS NULL AND relnamespace = '{}'::regnamespace ORDER BY gid",
+            self.name
+        );
+        self.rows(&found).iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Rolls back a prepared transaction.
+    pub fn roll_back(&self, name: &str) {
+        let sql = format!("ROLLBACK PREPARED '{}'", name.replace('\'', "''"));
+        with(&self.url, async move |client| client.batch_execute(&sql).await.unwrap());
+    }
+
     pub fn text(&self, sql: &str) -> String {
         self.rows(sql)[0].get::<_, Option<String>>(0).unwrap_or_default()
     }
@@ -67,6 +88,10 @@ impl Schema {
 
 impl Drop for Schema {
     fn drop(&mut self) {
+        // What is prepared holds locks, without anybody there.
+        for name in self.prepared() {
+            self.roll_back(&name);
+        }
         // A test that failed may still hold locks.
         if !thread::panicking() {
             self.run(&format!("DROP SCHEMA {} CASCADE", self.name));
@@ -141,7 +166,8 @@ fn pass_on(mut client: TcpStream, mut server: TcpStream, state: &State, losing: 
     let mut buffer = [0; 64 << 10];
     while let Ok(read @ 1..) = client.read(&mut buffer) {
         let bytes = &buffer[..read];
-        if bytes.windows(7).any(|seven| seven == b"COMMIT\0") && state.lose_commit.swap(false, SeqCst) {
+        let commits = |seven: &[u8]| seven == b"COMMIT\0" || seven == b"COMMIT ";
+        if bytes.windows(7).any(commits) && state.lose_commit.swap(false, SeqCst) {
             losing.store(true, SeqCst);
         }
         let left = state.left.load(SeqCst);

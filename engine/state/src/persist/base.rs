@@ -4,7 +4,7 @@ use crate::error::StateError;
 use crate::storage::Storage;
 use crate::table::Spill;
 use staunch_checkpoint::{FileKind, FileRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -48,12 +48,14 @@ pub(super) fn unlink(folder: Option<PathBuf>) {
     }
 }
 
-/// Copies the files of a folder into the storage, except for tables that are stored already.
+/// Copies the files of a folder into the storage, except for tables that are stored already. `names` gets the names of
+/// all files that may be there afterwards, whether it works or not.
 pub(super) fn copy(
     storage: &dyn Storage,
     folder: &Path,
     name: impl Fn(&str) -> String,
     tables: &mut BTreeMap<String, FileRef>,
+    names: &mut BTreeSet<String>,
 ) -> Result<Copied, StateError> {
     let mut copied = Copied { files: Vec::new(), bytes: 0 };
     let entries = std::fs::read_dir(folder).map_err(StateError::io("list the folder", folder))?;
@@ -75,6 +77,7 @@ pub(super) fn copy(
             return Err(StateError::io("read all of", &path)(std::io::Error::other(problem)));
         }
         let file = FileRef { name: name(&local), kind: FileKind::Spill, offset: 0, bytes: read, crc32c };
+        names.insert(file.name.clone());
         storage.put_file(&file.name, &path)?;
         copied.bytes += read;
         if local.ends_with(".sst") {

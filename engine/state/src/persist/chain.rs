@@ -6,7 +6,7 @@ use crate::snapshot::{Bundle, Extent, Head, ranges};
 use crate::storage::Storage;
 use crate::table::{FreezeMode, Frozen};
 use staunch_checkpoint::{CheckpointId, FileKind, FileRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Frozen and not yet durable: one checkpoint's, or more after failures.
@@ -48,8 +48,20 @@ impl Chain {
         self.files.iter().filter(|file| file.kind != FileKind::Spill).count()
     }
 
-    /// Adds what was frozen to what is not in a file yet.
-    pub(super) fn absorb(&mut self, identity: &ShardIdentity, checkpoint: CheckpointId, frozen: Frozen) {
+    /// The names of the files in the storage that it needs, or may still use.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let copied = self.pending.iter().flat_map(|pending| &pending.copied).flat_map(|copied| &copied.files);
+        self.files.iter().chain(self.tables.values()).chain(copied).map(|file| file.name.as_str())
+    }
+
+    /// Adds what was frozen to what is not in a file yet, with the hard links of its RocksDB tier if there are.
+    pub(super) fn absorb(
+        &mut self,
+        identity: &ShardIdentity,
+        checkpoint: CheckpointId,
+        frozen: Frozen,
+        linked: Option<PathBuf>,
+    ) {
         let head = Head {
             job: identity.job.clone(),
             lineage: identity.lineage.clone(),
@@ -64,11 +76,12 @@ impl Chain {
         match &mut self.pending {
             Some(pending) => {
                 if frozen.mode == FreezeMode::Base {
-                    base::unlink(pending.linked.take());
+                    base::unlink(std::mem::replace(&mut pending.linked, linked));
+                    pending.copied = None;
                 }
                 pending.frozen.absorb(frozen);
             }
-            None => self.pending = Some(Pending { frozen, linked: None, copied: None }),
+            None => self.pending = Some(Pending { frozen, linked, copied: None }),
         }
     }
 
@@ -93,6 +106,7 @@ impl Chain {
         storage: &dyn Storage,
         identity: &ShardIdentity,
         checkpoint: CheckpointId,
+        names: &mut BTreeSet<String>,
     ) -> Result<(), StateError> {
         let (Some(pending), Some((_, scratch))) = (&mut self.pending, &self.head) else { return Ok(()) };
         if let Some(capture) = &pending.frozen.spill {
@@ -103,21 +117,25 @@ impl Chain {
         pending.copied = None;
         if let Some(linked) = &pending.linked {
             let name = |local: &str| identity.spill_file(&self.state, checkpoint, local);
-            pending.copied = Some(base::copy(storage, linked, name, &mut self.tables)?);
+            pending.copied = Some(base::copy(storage, linked, name, &mut self.tables, names)?);
         }
         Ok(())
     }
 
     /// Adds what waits to the file of the checkpoint; none if there is nothing. The head of a base tells
-    /// whose state the RocksDB files are, so these never come alone.
-    pub(super) fn add_to(&self, bundle: &mut Bundle) -> Result<Option<Extent>, StateError> {
+    /// whose state the RocksDB files are, so these never come alone. `lost` is set if something that was frozen cannot
+    /// be read again.
+    pub(super) fn add_to(&self, bundle: &mut Bundle, lost: &mut bool) -> Result<Option<Extent>, StateError> {
         let (Some(pending), Some((head, _))) = (&self.pending, &self.head) else { return Ok(None) };
         let has_spill = pending.copied.as_ref().is_some_and(|copied| !copied.files.is_empty());
         if pending.frozen.entries() == 0 && !has_spill {
             return Ok(None);
         }
         let mut snapshot = bundle.begin(head)?;
-        pending.frozen.for_each_piece(|group, entries, bytes| snapshot.section(group, entries, bytes))?;
+        for piece in &pending.frozen.pieces {
+            let bytes = piece.bytes().inspect_err(|_| *lost = true)?;
+            snapshot.section(piece.group, piece.entries, &bytes)?;
+        }
         snapshot.finish().map(Some)
     }
 

@@ -11,6 +11,7 @@ use crate::error::StateError;
 use crate::snapshot::{Bundle, Extent, Head, Output, Snapshot};
 use crate::storage::Storage;
 use staunch_checkpoint::{CheckpointId, FileKind, FileRef};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Deltas that become one.
@@ -18,12 +19,14 @@ const WIDTH: usize = 16;
 /// What one state merges at a time is not larger than this; bounds the delay of the next checkpoint.
 const LIMIT_BYTES: u64 = 1 << 30;
 
-/// Merges the ends of chains as far as it goes. On an error the chains are as before, or some levels are merged.
+/// Merges the ends of chains as far as it goes. On an error the chains are as before, or some levels are merged. `names`
+/// gets the names of the files that this may have made.
 pub(super) fn merge(
     storage: &dyn Storage,
     identity: &ShardIdentity,
     checkpoint: CheckpointId,
     chains: &mut [Chain],
+    names: &mut BTreeSet<String>,
 ) -> Result<(), StateError> {
     let levels = |chains: &[Chain]| -> Vec<Option<u32>> {
         let next = |chain: &Chain| Some(level(&chain.files[mergeable(&chain.files)?].name) + 1);
@@ -45,6 +48,7 @@ pub(super) fn merge(
             }
         }
         let name = identity.file(checkpoint, &format!("-m{next}.delta"));
+        names.insert(name.clone());
         bundle.put(storage, &name)?;
         for (at, extent) in merged {
             let files = &mut chains[at].files;

@@ -2,6 +2,7 @@
 
 use super::part::{NUMBER, RECENT, STORED};
 use super::tier::Freezing;
+use super::walk::listed_bytes;
 use super::{Entry, Table, Writes};
 use crate::codec;
 use crate::error::StateError;
@@ -20,6 +21,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// The RocksDB tier failed, or a value could not be serialised. Nothing is lost: what was not
     /// written stays in memory.
     pub fn maintain(&mut self) -> Result<bool, StateError> {
+        // A walk would pass an entry twice that moves meanwhile.
+        if self.walk.is_some() {
+            return Ok(false);
+        }
         let Some(excess) = self.tier.excess(self.entry_bytes()) else { return Ok(false) };
         let victims = self.choose(excess);
         if !victims.is_empty() {
@@ -33,6 +38,9 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                     self.tier.entries -= 1;
                     self.live -= u64::from(entry.value.is_some());
                 }
+            }
+            for group in victims.chunk_by(|one, other| one.0 == other.0).map(|of_group| of_group[0].0) {
+                self.unlist(group)?;
             }
         }
         let places = |group: &u16| self.parts[usize::from(*group)].length() as usize;
@@ -60,7 +68,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         } else {
             0
         };
-        size_of::<Option<Entry<K, N, V>>>() + 14 + heap
+        size_of::<Option<Entry<K, N, V>>>() + 14 + listed_bytes::<N>() + heap
     }
 
     /// Entries that may move and were not used for a round of the clock's hand.
@@ -124,6 +132,6 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
                 None => {}
             }
         }
-        if batch.is_empty() { Ok(()) } else { spill.write(batch) }
+        if batch.is_empty() { Ok(()) } else { spill.write(&batch) }
     }
 }

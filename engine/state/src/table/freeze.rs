@@ -27,8 +27,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         self.tier.is_freezing()
     }
 
-    /// Serialises up to `max_entries` entries of the freeze in progress; fewer, after a millisecond, if much was
-    /// serialised that the disk has not taken yet. True when nothing is left to do (or no freeze is in progress):
+    /// Serialises up to `max_entries` entries of the freeze in progress; fewer if they are large, or, after a millisecond,
+    /// if much was serialised that the disk has not taken yet. True when nothing is left to do (or no freeze is in progress):
     /// then call [`Table::take_frozen`].
     ///
     /// # Errors
@@ -44,7 +44,11 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     /// # Errors
     /// As [`Table::freeze_slice`].
     pub fn take_frozen(&mut self) -> Result<Frozen, StateError> {
-        self.tier.take_frozen(&mut self.parts)
+        let frozen = self.tier.take_frozen(&mut self.parts)?;
+        for at in 0..self.tier.owned.len() {
+            self.unlist(self.tier.owned[at])?;
+        }
+        Ok(frozen)
     }
 }
 
@@ -92,7 +96,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
     fn slice_of_delta(&mut self, slice: &mut Slice<'_>) -> Result<bool, Problem> {
         let list = std::mem::take(&mut self.freezing);
         let (from, end) = (*slice.at, list.len().min(slice.at.saturating_add(slice.budget)));
-        self.reserve(list.len() - from, slice.entry_bytes);
+        self.reserve(from == 0, list.len() - from, slice.entry_bytes);
+        let mut reached = from;
         if from == 0 {
             list.iter().take(AHEAD).for_each(|place| self.prefetch_entry(*place));
         }
@@ -100,6 +105,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
             if let Some(next) = list.get(position + AHEAD) {
                 self.prefetch_entry(*next);
             }
+            reached = position + 1;
             let place = list[position];
             let Some(entry) = self.get(place) else { continue };
             // Written since the freeze began: serialised then.
@@ -111,10 +117,13 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
             if tombstone && !self.spilled {
                 self.forget(place);
             }
+            if self.section.bytes.len() >= slice.full {
+                break;
+            }
         }
-        slice.budget -= end - from;
-        *slice.at = end;
-        let done = end == list.len();
+        slice.budget -= reached - from;
+        *slice.at = reached;
+        let done = reached == list.len();
         self.freezing = list;
         if done {
             self.freezing.clear();
@@ -126,9 +135,11 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
     fn slice_of_base(&mut self, slice: &mut Slice<'_>) -> Result<bool, Problem> {
         let (from, length) = (*slice.at, self.length() as usize);
         let end = length.min(from.saturating_add(slice.budget));
-        self.reserve(self.used().min(length - from), slice.entry_bytes);
+        self.reserve(from == 0, self.used().min(length - from), slice.entry_bytes);
+        let mut reached = from;
         for place in from as u32..end as u32 {
             self.base_from = place + 1;
+            reached = self.base_from as usize;
             let Some(entry) = self.get(place) else { continue };
             if entry.meta & NUMBER == slice.now {
                 continue;
@@ -139,21 +150,25 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
             } else {
                 self.serialise(place)?;
             }
+            if self.section.bytes.len() >= slice.full {
+                break;
+            }
         }
-        slice.budget -= end - from;
-        *slice.at = end;
-        let done = end == length;
+        slice.budget -= reached - from;
+        *slice.at = reached;
+        let done = reached == length;
         if done {
             self.base_from = NONE;
         }
         Ok(done)
     }
 
-    /// Makes room for what follows in the section, if it is a new one.
-    fn reserve(&mut self, entries: usize, entry_bytes: usize) {
-        if self.section.bytes.is_empty() {
+    /// Makes room for what follows in the section, if it is a new one or the first slice of the group, ahead of which
+    /// writes may have begun it.
+    fn reserve(&mut self, first: bool, entries: usize, entry_bytes: usize) {
+        if first || self.section.bytes.is_empty() {
             let room = entries.saturating_mul(entry_bytes).min(PIECE_BYTES + PIECE_BYTES / 4);
-            self.section.bytes.reserve(room);
+            self.section.bytes.reserve(room.saturating_sub(self.section.bytes.len()));
         }
     }
 

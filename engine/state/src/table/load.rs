@@ -7,6 +7,7 @@ use crate::codec;
 use crate::error::StateError;
 use crate::hash::hash_key;
 use crate::key::{Namespace, StateKey, StateValue};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Entries loaded between two looks at the memory budget.
@@ -37,6 +38,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             }
         }
         self.shrink()?;
+        self.unlist(group)?;
         Ok(loaded)
     }
 
@@ -92,7 +94,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
             self.parts[usize::from(*group)].spilled = spill.holds(*group)?;
         }
         self.tier.spill = Some(Arc::new(spill));
-        Ok(())
+        self.list_spilled()
     }
 
     /// Copies a group of another table's database into this one's; returns the number of entries.
@@ -100,19 +102,26 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         const BATCH_BYTES: usize = 1 << 20;
         let to = self.tier.open_spill()?;
         let (mut batch, mut copied) = (Writes::default(), 0);
+        let mut namespaces = BTreeSet::new();
         from.scan(group, |key, value| {
-            let (_, typed): (N, K) = codec::read_spill_key(key)
+            let (ns, typed): (N, K) = codec::read_spill_key(key)
                 .map_err(StateError::codec(&self.tier.config.name, "read a spilled key"))?;
             self.check(group, &typed)?;
+            if N::LISTED {
+                namespaces.insert(ns);
+            }
             batch.put([&group.to_be_bytes()[..], key].concat(), value);
             copied += 1;
             if batch.size_in_bytes() > BATCH_BYTES {
-                to.write(std::mem::take(&mut batch))?;
+                to.write(&std::mem::take(&mut batch))?;
             }
             Ok(super::Visit::More)
         })?;
-        to.write(batch)?;
+        to.write(&batch)?;
         self.parts[usize::from(group)].spilled |= copied > 0;
+        for ns in namespaces {
+            self.listed.entry(ns).or_default().insert(group);
+        }
         Ok(copied)
     }
 }

@@ -31,6 +31,7 @@ mod freeze;
 mod frozen;
 mod index;
 mod load;
+mod members;
 mod ordered;
 mod outbox;
 mod part;
@@ -39,8 +40,9 @@ mod slab;
 mod sorted;
 mod spill;
 mod tier;
+mod walk;
 
-pub use any::AnyTable;
+pub use any::{AnyTable, Fill};
 pub use frozen::{FreezeMode, Frozen};
 pub use ordered::{Ordered, OrderedTable, TimerTable};
 pub use spill::SpillShared;
@@ -54,6 +56,7 @@ use crate::error::StateError;
 use crate::group::Groups;
 use crate::key::{Namespace, StateKey, StateValue};
 use part::{Entry, NONE, NUMBER, Part, RECENT, STORED};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tier::Tier;
@@ -106,6 +109,10 @@ pub struct Table<K, N, V> {
     parts: Vec<Part<K, N, V>>,
     /// Keys with a value in memory.
     live: u64,
+    /// Groups that may have entries of a namespace, in memory or spilled.
+    listed: BTreeMap<N, BTreeSet<u16>>,
+    /// The walk through a namespace that is under way.
+    walk: Option<walk::Walk<N>>,
 }
 
 impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
@@ -114,7 +121,8 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
     pub fn new(config: TableConfig) -> Self {
         let (groups, tier) = (config.groups, Tier::new(config));
         let part = |group| Part::new(group, tier.owns(group));
-        Self { parts: (0..groups.count()).map(part).collect(), tier, live: 0 }
+        let parts = (0..groups.count()).map(part).collect();
+        Self { parts, tier, live: 0, listed: BTreeMap::new(), walk: None }
     }
 
     /// The groups of this table, ascending.
@@ -259,7 +267,10 @@ impl<K: StateKey, N: Namespace, V: StateValue> Table<K, N, V> {
         }
         self.live += u64::from(value.is_some());
         self.tier.entries += 1;
-        let place = part.insert(index_hash, Entry { key, ns, value, meta });
+        let (place, first) = part.insert(index_hash, Entry { key, ns, value, meta });
+        if first {
+            self.listed.entry(ns).or_default().insert(group);
+        }
         if meta & NUMBER != 0 {
             part.dirty.push(place);
         }

@@ -41,17 +41,17 @@ pub(crate) struct Piece {
 }
 
 enum Place {
-    Memory(Vec<u8>),
+    Memory(Arc<Vec<u8>>),
     /// The number of the piece in the file.
     Spooled(Arc<Spool>, usize),
 }
 
 impl Piece {
-    /// Its bytes. Blocks until they are written, if they are to be.
+    /// Its bytes: from memory until they are written, so that a disk that hangs holds up no reader.
     pub(crate) fn bytes(&self) -> Result<Cow<'_, [u8]>, StateError> {
         match &self.place {
             Place::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
-            Place::Spooled(spool, number) => spool.read(*number, self.length).map(Cow::Owned),
+            Place::Spooled(spool, number) => spool.read(*number).map(Cow::Owned),
         }
     }
 
@@ -70,7 +70,7 @@ pub(super) struct Outbox {
     /// Bytes of the pieces that are in memory, and the first of those.
     in_memory: usize,
     first: usize,
-    spool: Option<(Arc<Spool>, SyncSender<Vec<u8>>)>,
+    spool: Option<(Arc<Spool>, SyncSender<Arc<Vec<u8>>>)>,
     /// There is no scratch file, or not any more: all stays in memory.
     without: bool,
     sent: usize,
@@ -129,7 +129,7 @@ impl Outbox {
             self.proof.look_at(at, &bytes, entries, read_back)?;
             self.in_memory += bytes.len();
             let length = bytes.len() as u64;
-            self.pieces.push(Piece { group, entries, length, place: Place::Memory(bytes) });
+            self.pieces.push(Piece { group, entries, length, place: Place::Memory(Arc::new(bytes)) });
             self.send(scratch);
         }
         Ok(())
@@ -163,21 +163,15 @@ impl Outbox {
                     }
                 },
             };
-            let place = Place::Spooled(Arc::clone(spool), self.sent);
-            let Place::Memory(bytes) = std::mem::replace(&mut piece.place, place) else { return };
-            match sender.try_send(bytes) {
-                Ok(()) => {
+            let Place::Memory(bytes) = &piece.place else { return };
+            match spool.send(sender, bytes) {
+                Ok(number) => {
+                    piece.place = Place::Spooled(Arc::clone(spool), number);
                     self.in_memory -= piece.length as usize;
                     (self.sent, self.first) = (self.sent + 1, self.first + 1);
                 }
-                Err(TrySendError::Full(bytes)) => {
-                    piece.place = Place::Memory(bytes);
-                    return;
-                }
-                Err(TrySendError::Disconnected(bytes)) => {
-                    piece.place = Place::Memory(bytes);
-                    self.without = true;
-                }
+                Err(TrySendError::Full(_)) => return,
+                Err(TrySendError::Disconnected(_)) => self.without = true,
             }
         }
     }
@@ -192,23 +186,28 @@ struct Spool {
     changed: Condvar,
 }
 
-/// What the thread has dealt with.
+/// What the thread was sent, and how far it is.
 #[derive(Default)]
 struct Written {
     pieces: Vec<Kept>,
+    /// Pieces that the thread has dealt with.
+    done: usize,
     /// Nothing more comes.
     over: bool,
 }
 
 enum Kept {
-    /// At this offset, with this CRC-32C.
-    At(u64, u32),
-    /// It could not be written.
-    Memory(Vec<u8>),
+    At {
+        offset: u64,
+        length: usize,
+        crc32c: u32,
+    },
+    /// It is not written yet, or could not be.
+    Memory(Arc<Vec<u8>>),
 }
 
 impl Spool {
-    fn start(scratch: &Path) -> Result<(Arc<Self>, SyncSender<Vec<u8>>), StateError> {
+    fn start(scratch: &Path) -> Result<(Arc<Self>, SyncSender<Arc<Vec<u8>>>), StateError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         std::fs::create_dir_all(scratch).map_err(StateError::io("create the folder", scratch))?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -220,7 +219,7 @@ impl Spool {
         Self::writing(path, file)
     }
 
-    fn writing(path: PathBuf, file: File) -> Result<(Arc<Self>, SyncSender<Vec<u8>>), StateError> {
+    fn writing(path: PathBuf, file: File) -> Result<(Arc<Self>, SyncSender<Arc<Vec<u8>>>), StateError> {
         let spool = Arc::new(Self { path, file, written: Mutex::default(), changed: Condvar::new() });
         let (sender, receiver) = sync_channel(QUEUE);
         let writer = Arc::clone(&spool);
@@ -230,7 +229,20 @@ impl Spool {
         Ok((spool, sender))
     }
 
-    fn write(&self, pieces: &Receiver<Vec<u8>>) {
+    /// Hands a piece over to the thread, if it takes one; its number.
+    fn send(
+        &self,
+        sender: &SyncSender<Arc<Vec<u8>>>,
+        bytes: &Arc<Vec<u8>>,
+    ) -> Result<usize, TrySendError<Arc<Vec<u8>>>> {
+        // Under the lock, so that the thread finds it in its place.
+        let mut written = self.lock();
+        sender.try_send(Arc::clone(bytes))?;
+        written.pieces.push(Kept::Memory(Arc::clone(bytes)));
+        Ok(written.pieces.len() - 1)
+    }
+
+    fn write(&self, pieces: &Receiver<Arc<Vec<u8>>>) {
         let (mut at, mut failed) = (0u64, false);
         while let Ok(bytes) = pieces.recv() {
             let mut file = &self.file;
@@ -239,10 +251,15 @@ impl Spool {
                 tracing::warn!(?path, %error, "frozen state stays in memory until it is in the checkpoint storage");
                 failed = true;
             }
-            let from = at;
+            let there = Kept::At { offset: at, length: bytes.len(), crc32c: crc32c::crc32c(&bytes) };
             at += bytes.len() as u64;
-            let kept = if failed { Kept::Memory(bytes) } else { Kept::At(from, crc32c::crc32c(&bytes)) };
-            self.lock().pieces.push(kept);
+            let mut written = self.lock();
+            let number = written.done;
+            written.done += 1;
+            if !failed && let Some(kept) = written.pieces.get_mut(number) {
+                *kept = there;
+            }
+            drop(written);
             self.changed.notify_all();
         }
         self.lock().over = true;
@@ -252,24 +269,22 @@ impl Spool {
     /// Waits until the thread has dealt with something more of what it was sent, but not for long.
     fn wait_a_moment(&self, sent: usize) {
         let written = self.lock();
-        let before = written.pieces.len();
+        let before = written.done;
         if before < sent {
-            let waiting = |written: &mut Written| written.pieces.len() == before && !written.over;
+            let waiting = |written: &mut Written| written.done == before && !written.over;
             drop(self.changed.wait_timeout_while(written, NAP, waiting));
         }
     }
 
-    fn read(&self, number: usize, length: u64) -> Result<Vec<u8>, StateError> {
+    fn read(&self, number: usize) -> Result<Vec<u8>, StateError> {
         let written = self.lock();
-        let waiting = |written: &mut Written| written.pieces.len() <= number && !written.over;
-        let written = self.changed.wait_while(written, waiting).unwrap_or_else(PoisonError::into_inner);
-        let (offset, crc32c) = match written.pieces.get(number) {
-            Some(Kept::At(offset, crc32c)) => (*offset, *crc32c),
-            Some(Kept::Memory(bytes)) => return Ok(bytes.clone()),
-            None => return Err(self.error("its writer has ended")),
+        let (offset, length, crc32c) = match written.pieces.get(number) {
+            Some(Kept::At { offset, length, crc32c }) => (*offset, *length, *crc32c),
+            Some(Kept::Memory(bytes)) => return Ok(bytes.to_vec()),
+            None => return Err(self.error("a piece was never sent to it")),
         };
         drop(written);
-        let mut bytes = vec![0; length as usize];
+        let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, offset).map_err(StateError::io("read", &self.path))?;
         if crc32c::crc32c(&bytes) != crc32c {
             return Err(self.error("it does not hold any more what was written to it"));

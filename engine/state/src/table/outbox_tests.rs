@@ -21,6 +21,19 @@ fn contents(pieces: &[Piece]) -> Vec<u8> {
     pieces.iter().flat_map(|piece| piece.bytes().unwrap().into_owned()).collect()
 }
 
+/// Waits until the thread has written all that it was sent.
+fn settle(pieces: &[Piece]) {
+    let began = Instant::now();
+    let is_open = |piece: &Piece| match &piece.place {
+        Place::Spooled(spool, number) => spool.lock().done <= *number,
+        Place::Memory(_) => false,
+    };
+    while pieces.iter().any(is_open) {
+        assert!(began.elapsed() < Duration::from_secs(60), "the thread writes nothing");
+        std::thread::yield_now();
+    }
+}
+
 /// An outbox whose scratch file is this one.
 fn with_file(file: File, limit: usize) -> Outbox {
     let mut outbox = Outbox::new(limit);
@@ -69,6 +82,7 @@ fn a_scratch_file_that_changed_is_an_error_and_never_wrong_data() {
         put(&mut outbox, 0, 40, folder.path());
         put(&mut outbox, 1, 60, folder.path());
         let pieces = outbox.finish(read_back).unwrap();
+        settle(&pieces);
         assert_eq!(contents(&pieces).len(), 100);
         let other = File::options().write(true).open(&path).unwrap();
         other.write_all_at(&[7], 50).unwrap();
@@ -155,4 +169,19 @@ fn every_freeze_reads_something_back_wherever_its_entries_are() {
         );
         assert_eq!(read.get(), 10, "freeze {freeze}");
     }
+}
+
+#[test]
+fn what_waits_for_a_disk_that_hangs_is_read_from_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let mut outbox = with_file(File::from(OwnedFd::from(writer)), 0);
+    // More than a pipe takes, and nobody reads it: the thread is held up in the first piece for good.
+    for group in 0..4 {
+        put(&mut outbox, group, 1 << 20, folder.path());
+    }
+    let pieces = outbox.finish(read_back).unwrap();
+    assert!(pieces.iter().all(Piece::is_spooled));
+    let lengths: Vec<usize> = pieces.iter().map(|piece| piece.bytes().unwrap().len()).collect();
+    assert_eq!(lengths, [1 << 20; 4]);
 }

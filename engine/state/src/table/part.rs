@@ -1,6 +1,7 @@
 //! The table of one key group: a hash index over a slab, a dirty list, and the section being frozen.
 
 use super::index::Index;
+use super::members::Members;
 use super::slab::Slab;
 use crate::codec::append_entry;
 use crate::error::Problem;
@@ -38,7 +39,9 @@ pub(crate) struct Bytes {
 #[repr(C)]
 pub(super) struct Part<K, N, V> {
     index: Index,
-    slab: Slab<Entry<K, N, V>>,
+    pub(super) slab: Slab<Entry<K, N, V>>,
+    /// Places by namespace.
+    pub(super) members: Members<N>,
     /// Places that became dirty since the last freeze began, each once.
     pub(super) dirty: Vec<u32>,
     /// During a base freeze: places from here on are not serialised yet. [`NONE`] otherwise.
@@ -59,6 +62,7 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
         Self {
             index: Index::new(usize::from(group)),
             slab: Slab::new(),
+            members: Members::new(),
             dirty: Vec::new(),
             base_from: NONE,
             spilled: false,
@@ -114,17 +118,22 @@ impl<K: StateKey, N: Namespace, V: StateValue> Part<K, N, V> {
             .find(hash, |place| self.get(place).is_some_and(|entry| entry.key == *key && entry.ns == ns))
     }
 
-    /// Adds an entry whose key is not there.
-    pub(super) fn insert(&mut self, hash: u32, entry: Entry<K, N, V>) -> u32 {
+    /// Adds an entry whose key is not there; returns its place, and whether it is the first of its namespace.
+    pub(super) fn insert(&mut self, hash: u32, entry: Entry<K, N, V>) -> (u32, bool) {
+        let ns = entry.ns;
         let place = self.slab.insert(entry);
         self.index.insert(hash, place);
-        place
+        (place, self.members.add(ns, place))
     }
 
     /// Forgets the entry at a place: no tombstone remains.
     pub(super) fn forget(&mut self, place: u32) -> Option<Entry<K, N, V>> {
         let entry = self.slab.remove(place)?;
         self.index.remove(entry.ns.index_hash(hash_key(&entry.key)), place);
+        // If it goes to RocksDB, its namespace has an entry still.
+        let (slab, stays) = (&self.slab, self.spilled && entry.value.is_some());
+        let holds = |place| slab.get(place).is_some_and(|other| other.ns == entry.ns);
+        self.members.forget(entry.ns, stays, holds);
         Some(entry)
     }
 
@@ -194,7 +203,7 @@ mod tests {
             assert_eq!(model.get(&key).copied().unwrap_or(NONE), place);
             if place == NONE {
                 let entry = Entry { key, ns: (), value: Some(round), meta: 0 };
-                model.insert(key, part.insert(hash, entry));
+                model.insert(key, part.insert(hash, entry).0);
             } else if !random.is_multiple_of(3) {
                 assert_eq!(part.forget(place).unwrap().key, key);
                 model.remove(&key);

@@ -1,7 +1,7 @@
 //! What the hash table and the ordered table have in common: how a freeze goes through the key groups, when entries
 //! move to RocksDB, and the figures. The rules are told in the [module](super) above.
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, PIECE_BYTES};
 use super::part::{Bytes, NUMBER};
 use super::{Capture, FreezeMode, Frozen, Spill, TableConfig};
 use crate::error::{Problem, StateError};
@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// Entries serialised between two looks at what became of them: a fraction of the bytes that go out together.
 const STRIDE: usize = 1_024;
+/// Bytes that count as one entry: a slice of large entries has fewer of them, so that it takes no longer and adds little.
+const ENTRY_BYTES: usize = 256;
 /// Groups looked at in a slice for what writes have serialised ahead of it.
 const SWEEP: usize = 64;
 
@@ -51,6 +53,8 @@ pub(super) struct Slice<'a> {
     pub(super) at: &'a mut usize,
     /// Entries that may still be serialised; counted down.
     pub(super) budget: usize,
+    /// So long may the section get.
+    pub(super) full: usize,
     /// The freeze that comes next: what has its number was written since this one began.
     pub(super) now: u32,
     /// About how long an entry gets.
@@ -187,10 +191,13 @@ impl Tier {
             }
             let part = &mut parts[usize::from(self.owned[progress.group])];
             let (before, some) = (part.used(), STRIDE.min(*budget));
-            let entry_bytes = self.coded_bytes() + 8;
-            let mut slice = Slice { at: &mut progress.at, budget: some, now: self.now, entry_bytes };
+            let (entry_bytes, bytes) = (self.coded_bytes() + 8, part.section().bytes.len());
+            let full = PIECE_BYTES.max(bytes);
+            let mut slice = Slice { at: &mut progress.at, budget: some, full, now: self.now, entry_bytes };
             let done = part.slice(progress.mode, &mut slice);
-            *budget -= some - slice.budget;
+            let entries = some - slice.budget;
+            let bytes = part.section().bytes.len() - bytes;
+            *budget = budget.saturating_sub(entries.max(bytes / ENTRY_BYTES));
             self.entries = self.entries + part.used() - before;
             let done = done.map_err(StateError::codec(&self.config.name, "freeze an entry"))?;
             self.take_section(parts, progress.group, done)?;

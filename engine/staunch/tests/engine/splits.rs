@@ -8,8 +8,7 @@ use staunch::memory::{Collected, collect, collection};
 use staunch::prelude::*;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::task::Context;
 
 #[test]
@@ -69,14 +68,36 @@ const OPEN_AT_A_TIME: u32 = 8;
 #[derive(Clone)]
 struct Empty {
     splits: u32,
-    /// Readers that were polled, and those of them that may end.
-    polled: Arc<AtomicU32>,
-    ending: Arc<AtomicU32>,
+    ends: Arc<Mutex<Ends>>,
+}
+
+/// Which readers of [`Empty`] may end.
+struct Ends {
+    /// Open readers that were asked, and wait for the others.
+    asked: u32,
+    /// Splits that were not told to end.
+    left: u32,
+    /// Counts up when readers are told to end: those that were asked before.
+    round: u32,
 }
 
 struct EmptyReader {
     source: Empty,
-    number: Option<u32>,
+    /// The round in which it was first asked.
+    asked: Option<u32>,
+    ended: bool,
+}
+
+/// On a slow machine a reader may have had nothing for so long, before the others are open, that it gives its place up.
+impl Drop for EmptyReader {
+    fn drop(&mut self) {
+        let mut ends = self.source.ends.lock().unwrap();
+        match self.asked {
+            Some(round) if round == ends.round => ends.asked -= 1,
+            Some(_) if !self.ended => ends.left += 1,
+            _ => {}
+        }
+    }
 }
 
 impl Source for Empty {
@@ -90,7 +111,7 @@ impl Source for Empty {
     }
 
     async fn open(&self, _split: u32, _at: Option<u32>, _: &SourceContext) -> Result<EmptyReader> {
-        Ok(EmptyReader { source: self.clone(), number: None })
+        Ok(EmptyReader { source: self.clone(), asked: None, ended: false })
     }
 
     fn open_at_once(&self) -> usize {
@@ -103,14 +124,21 @@ impl SplitReader for EmptyReader {
     type Position = u32;
 
     fn poll(&mut self, _cx: &mut Context<'_>, _out: &mut Records<u64>) -> Result<Progress> {
-        let number = *self.number.get_or_insert_with(|| self.source.polled.fetch_add(1, SeqCst));
-        if number < self.source.ending.load(SeqCst) {
-            return Ok(Progress::End);
+        let mut ends = self.source.ends.lock().unwrap();
+        match self.asked {
+            Some(round) if round < ends.round => {
+                self.ended = true;
+                return Ok(Progress::End);
+            }
+            Some(_) => {}
+            None => {
+                self.asked = Some(ends.round);
+                ends.asked += 1;
+            }
         }
-        let polled = self.source.polled.load(SeqCst);
-        if polled.is_multiple_of(OPEN_AT_A_TIME) {
+        if ends.asked == ends.left.min(OPEN_AT_A_TIME) {
             // All are asked once more in the same turn, and all say that they are at their end.
-            self.source.ending.store(polled, SeqCst);
+            *ends = Ends { asked: 0, left: ends.left - ends.asked, round: ends.round + 1 };
             return Ok(Progress::Ready);
         }
         // The next one to be opened wakes the source.
@@ -128,7 +156,8 @@ fn empty_splits_that_end_together_make_room_for_those_that_wait() {
     let (mut place, output) = (place().only_the_last_checkpoint(), collect::<u64>());
     // The clock would wake the source too, once in a step, and that would take two minutes.
     place.config.step = Duration::from_secs(1);
-    let source = Empty { splits: SPLITS, polled: Arc::default(), ending: Arc::default() };
+    let source =
+        Empty { splits: SPLITS, ends: Arc::new(Mutex::new(Ends { asked: 0, left: SPLITS, round: 0 })) };
     let sink = output.clone();
     place.finish(move |job| {
         job.source("nothing", source.clone()).sink("output", sink.clone());

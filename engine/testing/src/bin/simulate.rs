@@ -43,6 +43,7 @@ struct Totals {
     clock_jumps: u64,
     turns: u64,
     unions: u64,
+    spilling: u64,
     late: u64,
     lives: u64,
     moves: u64,
@@ -63,6 +64,7 @@ impl Totals {
         self.clock_jumps += u64::from(report.clock_jumps);
         self.turns += u64::from(report.turns);
         self.unions += u64::from(report.unions);
+        self.spilling += u64::from(report.spilled > 0);
         self.late += report.late;
         self.lives += u64::from(report.lives);
         self.moves += report.moves;
@@ -91,6 +93,7 @@ impl Totals {
             ("starts on another number of workers", self.rescales.to_string()),
             ("processes asked to drain", self.drains.to_string()),
             ("processes that went back to an older checkpoint", self.turns.to_string()),
+            ("jobs whose state exceeded its memory", self.spilling.to_string()),
             ("jobs of two sources, united", self.unions.to_string()),
             ("records that came too late for their windows", self.late.to_string()),
             ("jumps of a process's clock on the wall", self.clock_jumps.to_string()),

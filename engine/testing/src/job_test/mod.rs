@@ -163,6 +163,13 @@ impl JobTest {
         self
     }
 
+    /// Memory for keyed state, in bytes; what does not fit goes into a sorted map, where a real run has RocksDB.
+    #[must_use]
+    pub fn state_bytes(mut self, bytes: usize) -> Self {
+        self.config.state_bytes = bytes;
+        self
+    }
+
     /// Another schedule: which part of the process moves when. A test that passes with one should pass
     /// with all of them.
     #[must_use]

@@ -8,7 +8,8 @@
 //! - [`job`] is the job, of a random [`shape`]; [`observers`] say what must be seen at its targets.
 //!
 //! A promise that is broken is reported with its seed, and `simulate --seed N` shows that run again, move by
-//! move. What is not simulated: the disk under the state (RocksDB) and the network, of which there is none.
+//! move. What is not simulated: the disk under the state (what
+//! would go to RocksDB goes into a sorted map) and the network, of which there is none.
 
 mod cores;
 pub mod fate;

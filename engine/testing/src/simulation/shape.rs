@@ -29,11 +29,13 @@ pub struct Shape {
     /// Records are up to so much earlier than their neighbours: more than is waited for, and some come late for their
     /// windows.
     pub disorder_ms: u64,
+    /// Memory for keyed state, in bytes: more than the job has, too little, or none.
+    pub state_bytes: usize,
 }
 
 impl Shape {
     /// A random one.
-    pub fn random(random: &mut Random, more: &mut Random) -> Self {
+    pub fn random(random: &mut Random, more: &mut Random, later: &mut Random) -> Self {
         let splits = random.between(1, 4);
         let longest = [0, 3, 40, 150, 500][random.weighted(&[1, 2, 6, 6, 2])];
         let parts = random.below(8);
@@ -46,6 +48,7 @@ impl Shape {
             windows: parts == 2 || parts > 5,
             second: if more.permille(400) { more.below(splits + 1) as usize } else { 0 },
             disorder_ms: [0, 5, 60][more.weighted(&[3, 1, 1])],
+            state_bytes: [1 << 30, 3000, 0][later.weighted(&[3, 1, 1])],
         }
     }
 

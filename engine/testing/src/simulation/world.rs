@@ -39,6 +39,8 @@ pub struct Report {
     pub drains: u32,
     /// Processes that went back to an older checkpoint.
     pub turns: u32,
+    /// Times that state went out of the memory for it.
+    pub spilled: u64,
     /// Jobs of two sources.
     pub unions: u32,
     /// Records that came too late for their windows.
@@ -156,7 +158,9 @@ impl World {
     fn new(seed: u64, print: bool) -> Self {
         let mut random = Random::new(seed);
         let mut more = Random::new(!seed);
-        let shape = Shape::random(&mut random, &mut more);
+        // For what was added later still.
+        let mut later = Random::new(seed ^ 1 << 63);
+        let shape = Shape::random(&mut random, &mut more, &mut later);
         let scratch = Scratch::new();
         let every = [None, Some(3), Some(10), Some(30)][random.weighted(&[1, 3, 4, 2])];
         let config = RunConfig {
@@ -167,6 +171,7 @@ impl World {
             retained: random.between(1, 3) as usize,
             groups: random.between(3, 16) as u16,
             inflight_bytes: [600, 20_000][random.weighted(&[1, 2])],
+            state_bytes: shape.state_bytes,
             state_dir: Some(scratch.path().to_owned()),
             ..RunConfig::new("simulated", scratch.path())
         };
@@ -371,6 +376,7 @@ impl World {
 
     /// Moves a process until it ends, dies, or is left behind as a zombie; true if the job is complete.
     fn work(&mut self, mut life: Life) -> Result<bool, String> {
+        let before = self.report.spilled;
         loop {
             if !life.fate.is_alive() {
                 return Ok(false);
@@ -388,6 +394,7 @@ impl World {
                     Err(error) => Err(format!("a process failed without any fault: {error}")),
                 };
             }
+            self.report.spilled = before + life.process.spilled();
             if let Some(wrong) = self.targets.wrong() {
                 return Err(wrong);
             }

@@ -16,7 +16,7 @@ use crate::runtime::control::processes::Processes;
 use crate::runtime::process::io::Io;
 use crate::runtime::process::shared::{Shared, panic_text};
 use crate::summary::Summary;
-use staunch_state::Directory;
+use staunch_state::{Directory, SpillShared};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,6 +100,7 @@ where
         io: running.clone(),
         identity: Identity::of_process(),
         values: SharedValues::default(),
+        spill: SpillShared::with_defaults(),
         stage: Arc::clone(stage),
         others: Vec::new(),
     };

@@ -27,6 +27,7 @@ use crossbeam_channel::{Sender, unbounded};
 use staunch_checkpoint::coordinator::{Coordinator, Setup};
 use staunch_checkpoint::retention::surplus_fences;
 use staunch_checkpoint::{Book, Committable, Generation, Parts, Recovery, Segment};
+use staunch_state::SpillShared;
 use staunch_state::storage::Storage;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::DirEntry;
@@ -45,6 +46,8 @@ pub(crate) struct Ground {
     pub(crate) identity: Identity,
     /// What the connectors of this process share.
     pub(crate) values: SharedValues,
+    /// Where state goes that exceeds its memory.
+    pub(crate) spill: Arc<SpillShared>,
     /// Where the start stands.
     pub(crate) stage: Arc<Stage>,
     /// The other processes that are to take part.
@@ -201,6 +204,7 @@ fn share(
         values: ground.values,
         link: Box::new(Own(Arc::clone(&processes))),
         metrics: metrics.clone(),
+        spill: ground.spill,
         spill_dir: own_work(&config, recovery.generation, 0),
         stateful_steps: registry.states.len(),
         sources: names().collect(),

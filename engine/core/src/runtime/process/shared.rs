@@ -77,6 +77,8 @@ pub(crate) struct SharedParts {
     pub(crate) link: Box<dyn Link>,
     pub(crate) metrics: Metrics,
     pub(crate) values: SharedValues,
+    /// Where state goes that exceeds its memory.
+    pub(crate) spill: Arc<SpillShared>,
     pub(crate) spill_dir: PathBuf,
     pub(crate) stateful_steps: usize,
     /// Names of the sources.
@@ -91,7 +93,7 @@ impl Shared {
             clock: Clock::new(agreed.first_epoch.0),
             assignment: Arc::new(Assignment::even(groups, agreed.workers)),
             table_bytes: parts.config.state_bytes / (workers * parts.stateful_steps.max(1)),
-            spill: SpillShared::with_defaults(),
+            spill: parts.spill,
             groups,
             agreed,
             config: parts.config,

@@ -24,7 +24,7 @@ use crate::runtime::process::io::Io;
 use crate::runtime::process::shared::{Shared, panic_text};
 use crate::runtime::process::wall_clock::Time;
 use lockstep::Lockstep;
-use staunch_state::{ManualWriter, storage::Storage};
+use staunch_state::{ManualWriter, SpillShared, storage::Storage};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -50,7 +50,8 @@ pub enum Actor {
 
 /// What a process is started with.
 pub struct Setup {
-    /// As in a real run; the directory of the checkpoints is only named in messages.
+    /// As in a real run; the directory of the checkpoints is only named in messages, and state that exceeds the memory for
+    /// it goes into a sorted map in RocksDB's place.
     pub config: RunConfig,
     /// Where checkpoints are.
     pub storage: Arc<dyn Storage>,
@@ -146,6 +147,8 @@ impl Process {
             io: Io::by_hand(&runtime),
             identity,
             values,
+            // RocksDB has threads of its own, and would not go the same way twice.
+            spill: SpillShared::in_a_map(),
             stage: Arc::default(),
             others: Vec::new(),
         };
@@ -208,6 +211,11 @@ impl Process {
     pub fn settled_checkpoint(&self) -> u32 {
         let settled = self.driver.protocol.committables_pending() == 0;
         if settled { self.shared.decided().0 } else { 0 }
+    }
+
+    /// Times that entries of state went out of the memory for it.
+    pub fn spilled(&self) -> u64 {
+        self.shared.spill.writes_into_maps()
     }
 
     /// The checkpoint that it restored; `None` if it started from nothing.

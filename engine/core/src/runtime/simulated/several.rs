@@ -21,6 +21,7 @@ use crate::runtime::process::link::{FromProcess, Link, Peer, ToProcess};
 use crate::runtime::process::shared::{Shared, SharedParts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use staunch_state::SpillShared;
 use staunch_state::storage::Storage;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -139,6 +140,7 @@ fn join(
         link: Box::new(link),
         metrics: setup.metrics[process as usize].clone(),
         values: SharedValues::default(),
+        spill: SpillShared::with_defaults(),
         spill_dir,
         stateful_steps: registry.states.len(),
         sources: registry.sources.iter().map(|source| source.name.clone()).collect(),
@@ -168,6 +170,7 @@ where
         io: Io::new(own_io.handle().clone()),
         identity: Identity::of_process(),
         values: SharedValues::default(),
+        spill: SpillShared::with_defaults(),
         stage: Arc::default(),
         others: peers,
     };

@@ -308,6 +308,9 @@ impl<S: Source> Driver<S> {
         let mut buffer = Records::with_limit(limit);
         let mut ended = Vec::new();
         let turn = self.splits.read(&mut Context::from_waker(&self.waker), &mut buffer, &mut ended)?;
+        if buffer.moved {
+            self.worker.shared.note_activity();
+        }
         if !buffer.records.is_empty() || !buffer.bad.is_empty() {
             self.emit(buffer, records, letters)?;
             ended.extend(self.splits.let_go()?);

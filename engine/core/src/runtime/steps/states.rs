@@ -158,14 +158,16 @@ impl States {
         self.freezing.is_some()
     }
 
-    /// A barrier: what the tables hold now is frozen for its checkpoint. Carry it out with [`States::slice`].
-    pub(crate) fn begin(&mut self, checkpoint: CheckpointId, watermark: Option<i64>) -> Result<()> {
-        let began = Instant::now();
-        // The protocol has one undecided checkpoint at a time, so an unfinished freeze belongs to an
-        // abandoned one. Its entries are still needed: the next snapshot builds upon it.
-        while self.is_freezing() {
-            self.slice()?;
+    /// A barrier: what the tables hold now is frozen for its checkpoint. Carry it out with [`States::slice`]. False if the
+    /// barrier has to wait, with all that comes behind it: the freeze before it is not done. The protocol has one undecided
+    /// checkpoint at a time, so that one belongs to an abandoned checkpoint; its entries are still needed, because the next
+    /// file builds upon it, and the worker is not to stand still until they are serialised.
+    pub(crate) fn begin(&mut self, checkpoint: CheckpointId, watermark: Option<i64>) -> Result<bool> {
+        if self.is_freezing() {
+            return Ok(false);
         }
+        let began = Instant::now();
+        crash::pass("state.aligned");
         if let Some(persister) = &self.persister {
             let needs_base = |opened: &Opened| opened.table.borrow().needs_base();
             if self.opened.iter().any(needs_base) {
@@ -180,10 +182,11 @@ impl States {
         self.freezing = Some(Freezing { checkpoint, watermark, done: 0 });
         self.asked.set(false);
         self.observe_stall(began);
-        Ok(())
+        Ok(true)
     }
 
-    /// Freezes a slice, and hands over what is complete.
+    /// Freezes a slice, and hands over what is complete. Less if the disk for what is frozen does not keep up: then the
+    /// records have their turn.
     pub(crate) fn slice(&mut self) -> Result<()> {
         let began = Instant::now();
         let mut budget = SLICE;
@@ -195,9 +198,10 @@ impl States {
                 break;
             }
             let mut table = self.opened[done].table.borrow_mut();
-            if table.freeze_slice(&mut budget)?
-                && let Some(persister) = &self.persister
-            {
+            if !table.freeze_slice(&mut budget)? {
+                break;
+            }
+            if let Some(persister) = &self.persister {
                 if done + 1 == self.opened.len() {
                     crash::pass("state.frozen");
                 }
@@ -205,6 +209,12 @@ impl States {
                 let report = Box::new(self.report(name, checkpoint));
                 persister.persist(*id, checkpoint, watermark, table.take_frozen()?, report);
                 self.freezing = Some(Freezing { checkpoint, watermark, done: done + 1 });
+            }
+        }
+        if let Some(Freezing { done, .. }) = self.freezing {
+            // Writes to the tables whose turn comes later are serialised ahead of it, and must not heap up.
+            for opened in self.opened.iter().skip(done + 1) {
+                opened.table.borrow_mut().freeze_slice(&mut 0)?;
             }
         }
         self.observe_stall(began);
@@ -268,15 +278,5 @@ impl States {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_states_of_two_steps_never_share_a_name() {
-        let mut names: Vec<String> = [("a", None), ("a", Some("b")), ("a-b", None), ("a-b", Some("b"))]
-            .map(|(step, state)| state_name(step, state))
-            .into();
-        names.dedup();
-        assert_eq!(names, ["a", "a.b", "a-b", "a-b.b"]);
-    }
-}
+#[path = "states_tests.rs"]
+mod tests;

@@ -59,12 +59,27 @@ impl<V: StateValue> Sorted<V> {
         while looked < SCAN && victims.len() < wanted && turns <= self.tier.owned.len() {
             let Some(group) = self.tier.owned.get(self.tier.eviction.group).copied() else { break };
             let part = &mut self.parts[usize::from(group)];
-            if part.hand.is_none() {
-                for (key, meta) in &part.gone {
+            if !part.gone_passed {
+                let from = part.gone_hand.take().map_or(Bound::Unbounded, Bound::Excluded);
+                let (mut last, mut through) = (None, true);
+                for (key, meta) in part.gone.range((from, Bound::Unbounded)) {
+                    if looked >= SCAN || victims.len() >= wanted {
+                        through = false;
+                        break;
+                    }
+                    (looked, last) = (looked + 1, Some(key));
                     if self.tier.may_move(*meta) {
                         self.tier.needs_base |= *meta != 0;
                         victims.push((group, key.clone()));
+                        self.tier.eviction.fruitless = 0;
+                    } else {
+                        self.tier.eviction.fruitless += 1;
                     }
+                }
+                part.gone_passed = through;
+                if !through {
+                    part.gone_hand = last.cloned();
+                    break;
                 }
             }
             let to = part.hand.take().map_or(Bound::Unbounded, Bound::Excluded);
@@ -88,7 +103,7 @@ impl<V: StateValue> Sorted<V> {
                 None => true,
             };
             if is_through {
-                part.hand = None;
+                (part.hand, part.gone_passed) = (None, false);
                 turns += 1;
                 self.tier.eviction.group = (self.tier.eviction.group + 1) % self.tier.owned.len();
                 // An empty group takes time too.
@@ -118,6 +133,6 @@ impl<V: StateValue> Sorted<V> {
                 None => batch.delete(stored_key(*group, key.bytes())),
             }
         }
-        if batch.is_empty() { Ok(()) } else { spill.write(batch) }
+        if batch.is_empty() { Ok(()) } else { spill.write(&batch) }
     }
 }

@@ -15,7 +15,8 @@ impl<V: StateValue> Freezing for Part<V> {
         match mode {
             FreezeMode::Delta => std::mem::swap(&mut self.dirty, &mut self.freezing),
             FreezeMode::Base => {
-                self.dirty.clear();
+                // A base does not need the list. Dropping it takes as long as it is: that is done in slices.
+                std::mem::swap(&mut self.dirty, &mut self.freezing);
                 (self.pending, self.gone_pending) = (Pending::All, true);
             }
         }
@@ -58,8 +59,9 @@ impl<V: StateValue> Part<V> {
     fn slice_of_delta(&mut self, slice: &mut Slice<'_>) -> Result<bool, Problem> {
         let list = std::mem::take(&mut self.freezing);
         let (from, end) = (*slice.at, list.len().min(slice.at.saturating_add(slice.budget)));
-        let now = slice.now;
+        let (now, mut reached) = (slice.now, from);
         for key in &list[from..end] {
+            reached += 1;
             // Otherwise it was written since, or is listed twice.
             let is_due = |meta: u32| meta & NUMBER != 0 && meta & NUMBER != now;
             if let Some(entry) = self.live.get_mut(key) {
@@ -76,10 +78,13 @@ impl<V: StateValue> Part<V> {
                     self.gone.remove(key);
                 }
             }
+            if self.section.bytes.len() >= slice.full {
+                break;
+            }
         }
-        slice.budget -= end - from;
-        *slice.at = end;
-        let done = end == list.len();
+        slice.budget -= reached - from;
+        *slice.at = reached;
+        let done = reached == list.len();
         self.freezing = list;
         if done {
             self.freezing.clear();
@@ -89,6 +94,12 @@ impl<V: StateValue> Part<V> {
 
     /// Some of the keys, in order, the tombstones before all of them.
     fn slice_of_base(&mut self, slice: &mut Slice<'_>) -> Result<bool, Problem> {
+        let dropped = self.freezing.len().min(slice.budget);
+        self.freezing.truncate(self.freezing.len() - dropped);
+        slice.budget -= dropped;
+        if slice.budget == 0 {
+            return Ok(false);
+        }
         if std::mem::take(&mut self.gone_pending) {
             slice.budget = slice.budget.saturating_sub(self.gone.len()).max(1);
             self.tombstones_of_base(slice.now)?;
@@ -99,7 +110,7 @@ impl<V: StateValue> Part<V> {
         };
         let mut last = None;
         for (key, entry) in self.live.range_mut((from, Bound::Unbounded)) {
-            if slice.budget == 0 {
+            if slice.budget == 0 || (last.is_some() && self.section.bytes.len() >= slice.full) {
                 self.pending = last.map_or(Pending::All, Pending::After);
                 return Ok(false);
             }

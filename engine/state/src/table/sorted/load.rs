@@ -83,11 +83,11 @@ impl<V: StateValue> Sorted<V> {
                 batch.put(stored_key(*group, key), value);
                 copied += 1;
                 if batch.size_in_bytes() > BATCH_BYTES {
-                    to.write(std::mem::take(&mut batch))?;
+                    to.write(&std::mem::take(&mut batch))?;
                 }
                 Ok(Visit::More)
             })?;
-            to.write(batch)?;
+            to.write(&batch)?;
             self.parts[usize::from(*group)].spilled |= copied > 0;
             all += copied;
         }

@@ -55,7 +55,7 @@ pub(super) struct Part<V> {
     pub(super) dirty: Vec<Key>,
     /// How many of these left nothing.
     pub(super) dropped: usize,
-    /// The dirty list of the freeze in progress.
+    /// The dirty list of the freeze in progress; of a base, what is left to be dropped of it.
     pub(super) freezing: Vec<Key>,
     pub(super) pending: Pending,
     /// A base has not come to the tombstones yet.
@@ -67,8 +67,11 @@ pub(super) struct Part<V> {
     pub(super) spilled: bool,
     /// RocksDB holds nothing before this key that is still there.
     pub(super) floor: Option<Key>,
-    /// Where the eviction stands: it goes from the last key to the first.
+    /// Where the eviction stands: it goes through the tombstones, and then from the last key to the first.
     pub(super) hand: Option<Key>,
+    /// Where it stands in the tombstones, from the first to the last; and whether it has passed them.
+    pub(super) gone_hand: Option<Key>,
+    pub(super) gone_passed: bool,
 }
 
 impl<V: StateValue> Part<V> {
@@ -86,6 +89,8 @@ impl<V: StateValue> Part<V> {
             spilled: false,
             floor: None,
             hand: None,
+            gone_hand: None,
+            gone_passed: false,
         }
     }
 

@@ -99,6 +99,8 @@ impl<V: StateValue> Sorted<V> {
                 Ok(if keys.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             })?;
         }
+        // All before this is out of the range, or taken.
+        let mut passed = range.to.clone().filter(|_| keys.len() < limit);
         let mut taken = Vec::with_capacity(keys.len());
         for key in keys {
             if let Some(value) = self.update(group, &key, Option::take)? {
@@ -107,12 +109,14 @@ impl<V: StateValue> Sorted<V> {
         }
         // RocksDB still has what was taken from it: nobody is to pass it again.
         let part = &mut self.parts[usize::from(group)];
-        if let Some((last, _)) = taken.last()
+        passed = passed.or_else(|| taken.last().map(|(last, _)| [&last[..], &[0]].concat()));
+        if let Some(passed) = passed
             && part.spilled
             && part.floor.as_ref().is_none_or(|floor| *range.from <= *floor.bytes())
             && (part.floor.is_some() || range.from.is_empty())
+            && part.floor.as_ref().is_none_or(|floor| *passed > *floor.bytes())
         {
-            part.floor = Some(Key::new(&[&last[..], &[0]].concat()));
+            part.floor = Some(Key::new(&passed));
         }
         Ok(taken)
     }

@@ -3,44 +3,34 @@
 //! The write-ahead log is off and the folder is wiped when a table opens it: the checkpoint alone is
 //! durable. Keys are ordered by key group, so a group is one range.
 
-use super::{Visit, wipe};
+use super::{Visit, Writes, wipe};
 use crate::error::StateError;
-/// Puts and deletes that are written together.
-pub(crate) use rocksdb::WriteBatch as Writes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, LogLevel, Options, ReadOptions,
-    WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// What all spill databases of a process share: one block cache and one limit for write buffers.
-pub struct SpillShared {
+pub(super) struct Shared {
     cache: Cache,
     buffers: WriteBufferManager,
 }
 
-impl std::fmt::Debug for SpillShared {
+impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SpillShared").field("block_cache_bytes", &self.cache.get_usage()).finish()
+        f.debug_struct("Shared").field("block_cache_bytes", &self.cache.get_usage()).finish()
     }
 }
 
-impl SpillShared {
+impl Shared {
     /// A block cache and a bound on all write buffers together, in bytes.
-    #[must_use]
-    pub fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
+        Self {
             cache: Cache::new_lru_cache(block_cache_bytes),
             buffers: WriteBufferManager::new_write_buffer_manager(write_buffer_bytes, false),
-        })
-    }
-
-    /// 64 MiB of each.
-    #[must_use]
-    pub fn with_defaults() -> Arc<Self> {
-        Self::new(64 << 20, 64 << 20)
+        }
     }
 
     fn options(&self) -> Options {
@@ -79,17 +69,17 @@ impl Drop for Spill {
 
 impl Spill {
     /// Opens an empty database, wiping whatever an earlier process left in the folder.
-    pub(crate) fn create(folder: &Path, shared: &SpillShared, step: &str) -> Result<Self, StateError> {
+    pub(super) fn create(folder: &Path, shared: &Shared, step: &str) -> Result<Self, StateError> {
         wipe(folder)?;
         Self::start(folder, shared, step, true)
     }
 
     /// Opens the database that lies in the folder; the folder is removed with it.
-    pub(crate) fn open(folder: &Path, shared: &SpillShared, step: &str) -> Result<Self, StateError> {
+    pub(super) fn open(folder: &Path, shared: &Shared, step: &str) -> Result<Self, StateError> {
         Self::start(folder, shared, step, false)
     }
 
-    fn start(folder: &Path, shared: &SpillShared, step: &str, create: bool) -> Result<Self, StateError> {
+    fn start(folder: &Path, shared: &Shared, step: &str, create: bool) -> Result<Self, StateError> {
         let mut this = Self { db: None, folder: folder.to_owned(), step: step.to_owned() };
         let mut options = shared.options();
         options.create_if_missing(create);
@@ -113,12 +103,12 @@ impl Spill {
     }
 
     /// Looks up one key, given in its stored form.
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         self.db()?.get(key).map_err(|error| self.error("read", error))
     }
 
     /// Looks up many keys at once; hands each value found to `found` with the key's position.
-    pub(crate) fn multi_get(
+    pub(super) fn multi_get(
         &self,
         keys: &[&[u8]],
         mut found: impl FnMut(usize, &[u8]) -> Result<(), StateError>,
@@ -135,36 +125,22 @@ impl Spill {
     }
 
     /// Applies puts and deletes, without a log.
-    pub(crate) fn write(&self, batch: Writes) -> Result<(), StateError> {
+    pub(super) fn write(&self, writes: &Writes) -> Result<(), StateError> {
+        let mut batch = WriteBatch::default();
+        for (key, value) in writes.iter() {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db()?.write_opt(batch, &options).map_err(|error| self.error("write", error))
     }
 
-    /// Hands every entry of a key group to `visit`, in stored form, the key without its group.
-    pub(crate) fn scan(
-        &self,
-        group: u16,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<Visit, StateError>,
-    ) -> Result<(), StateError> {
-        let mut options = ReadOptions::default();
-        if let Some(end) = group.checked_add(1) {
-            options.set_iterate_upper_bound(end.to_be_bytes());
-        }
-        let from = group.to_be_bytes();
-        let mode = IteratorMode::From(&from, Direction::Forward);
-        for entry in self.db()?.iterator_opt(mode, options) {
-            let (key, value) = entry.map_err(|error| self.error("scan", error))?;
-            if let Visit::Stop = visit(&key[2..], &value)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Hands the entries from one stored key, included, to another, excluded, to `visit`, the keys without their
     /// group; backwards if that is wanted.
-    pub(crate) fn range(
+    pub(super) fn range(
         &self,
         from: &[u8],
         to: Option<&[u8]>,
@@ -186,24 +162,14 @@ impl Spill {
         Ok(())
     }
 
-    /// True if the database holds anything of a key group.
-    pub(crate) fn holds(&self, group: u16) -> Result<bool, StateError> {
-        let mut any = false;
-        self.scan(group, |_, _| {
-            any = true;
-            Ok(Visit::Stop)
-        })?;
-        Ok(any)
-    }
-
     /// Makes a consistent copy in a new folder; table files are hard links where possible.
-    pub(crate) fn link(&self, to: &Path) -> Result<(), StateError> {
+    pub(super) fn link(&self, to: &Path) -> Result<(), StateError> {
         let checkpoint = Checkpoint::new(self.db()?).map_err(|error| self.error("checkpoint", error))?;
         checkpoint.create_checkpoint(to).map_err(|error| self.error("checkpoint", error))
     }
 
     /// RocksDB's estimate of the number of keys.
-    pub(crate) fn estimate(&self) -> u64 {
+    pub(super) fn estimate(&self) -> u64 {
         let count = self.db().map(|db| db.property_int_value("rocksdb.estimate-num-keys"));
         count.ok().and_then(Result::ok).flatten().unwrap_or(0)
     }

@@ -191,9 +191,11 @@ where
                 }
             } else if let Some(caps) = self.next_watermark(frontier) {
                 self.advancing = Some(caps);
-            } else if self.alignment.is_complete(frontier) {
-                self.barrier()?;
-            } else {
+            } else if !self.alignment.is_complete(frontier) {
+                break;
+            } else if !self.barrier()? {
+                // A slice of the freeze before it, and then again.
+                self.again.activate();
                 break;
             }
         }
@@ -237,11 +239,13 @@ where
         None
     }
 
-    /// The step is aligned: everything up to this epoch is in the state, nothing after it.
-    fn barrier(&mut self) -> Result<()> {
+    /// The step is aligned: everything up to this epoch is in the state, nothing after it. False if the barrier has to
+    /// wait for the freeze before it.
+    fn barrier(&mut self) -> Result<bool> {
         let checkpoint = CheckpointId(self.alignment.epoch());
-        crash::pass("state.aligned");
-        self.states.begin(checkpoint, self.watermark.applied())?;
+        if !self.states.begin(checkpoint, self.watermark.applied())? {
+            return Ok(false);
+        }
         let stats = self.states.stats();
         self.metrics.state_keys.set(stats.keys_in_memory as i64);
         self.metrics.state_bytes.set(stats.memory_bytes as i64);
@@ -253,7 +257,7 @@ where
         let (due, waited) = self.alignment.next_epoch();
         self.shared.metrics.checkpoint_alignment.observe(waited.as_secs_f64());
         self.waiting.extend(due.into_iter().map(|(_, waiting)| waiting));
-        Ok(())
+        Ok(true)
     }
 }
 
