@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What a checkpoint directory has in it that is the engine's alone.
-const OWN: [&str; 5] = ["log", "state", "staged", "work", ".tmp"];
+const OWN: [&str; 6] = ["log", "state", "splits", "staged", "work", ".tmp"];
 
 /// Something outside that a source reads or a sink writes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -236,7 +236,8 @@ mod tests {
         let (real, link) = two_names("own");
         let mut config = RunConfig::new("job", &real);
         config.state_dir = Some(real.with_file_name("state-dir"));
-        for path in [link.clone(), link.join("log"), real.join("work/x"), link.join("../state-dir/x")] {
+        let own = OWN.map(|name| real.join(name).join("x"));
+        for path in own.into_iter().chain([link.clone(), link.join("log"), link.join("../state-dir/x")]) {
             for step in [reads(&path), writes("out", &path)] {
                 let error = check_against(&config, &[step]).unwrap_err().to_string();
                 assert!(error.contains("of the job"), "{}: {error}", path.display());
