@@ -482,7 +482,8 @@ fn same_as_before(wanted: &Wanted, split: &Split) -> Result<()> {
         .map(|name| if name.contains('.') { name.clone() } else { format!("public.{name}") })
         .collect();
     let mut then: Vec<String> = split.tables.iter().map(Table::name).collect();
-    (now.sort_unstable(), then.sort_unstable());
+    now.sort_unstable();
+    then.sort_unstable();
     let differs = |what: &str, then: &str, now: &str| {
         Err(Error::job(format!(
             "the checkpoint is about {what} {then}, and the program names {now}. Name the same, read new tables with a source of \
