@@ -320,3 +320,42 @@ fn a_record_that_does_not_fit_its_schema_is_a_mistake_of_the_job() {
         assert_eq!(error.kind(), staunch_core::error::Kind::Job, "{error}");
     }
 }
+
+#[test]
+fn a_rust_type_that_would_not_hold_a_number_exactly_is_bad_input_and_no_rounding() {
+    let (long, double, maybe) = (json!("long"), json!("double"), json!(["null", "long"]));
+    let bytes = |schema: &Value, x: i64| encode(&with_x(schema.clone()), &X { x }).unwrap();
+    let (exact, odd) = (1_i64 << 53, (1_i64 << 53) + 1);
+    assert_eq!(
+        decode::<X<f64>>(&with_x(long.clone()), &bytes(&long, exact)).unwrap().x,
+        9_007_199_254_740_992.0
+    );
+    assert!(decode::<X<f64>>(&with_x(long.clone()), &bytes(&long, odd)).is_err());
+    assert!(decode::<X<f32>>(&with_x(long.clone()), &bytes(&long, (1 << 24) + 1)).is_err());
+    let some = encode(&with_x(maybe.clone()), &X { x: Some(odd) }).unwrap();
+    assert!(decode::<X<Option<f64>>>(&with_x(maybe), &some).is_err());
+    for (written, fits) in [(0.5_f64, true), (0.1, false), (1e39, false), (f64::INFINITY, true)] {
+        let bytes = encode(&with_x(double.clone()), &X { x: written }).unwrap();
+        let read = decode::<X<f32>>(&with_x(double.clone()), &bytes);
+        assert_eq!(read.is_ok(), fits, "{written}: {read:?}");
+        assert_eq!(decode::<X<f64>>(&with_x(double.clone()), &bytes).unwrap().x, written);
+    }
+}
+
+#[test]
+fn a_list_of_fixed_length_takes_exactly_that_many_items_and_shifts_nothing() {
+    #[derive(PartialEq, Debug, Serialize, Deserialize)]
+    struct Pair {
+        p: (i64, i64),
+        s: String,
+    }
+    assert!(decode::<X<[u8; 2]>>(&with_x(json!("bytes")), &[0x06, 1, 2, 3]).is_err());
+    assert_eq!(decode::<X<[u8; 2]>>(&with_x(json!("bytes")), &[0x04, 1, 2]).unwrap().x, [1, 2]);
+    let schema = json!({"type": "record", "name": "r", "fields": [
+        {"name": "p", "type": {"type": "array", "items": "long"}}, {"name": "s", "type": "string"}]});
+    let three = [0x06, 0x02, 0x04, 0x08, 0x00, 0x04, 0x68, 0x69];
+    let wrong = decode::<Pair>(&schema, &three).unwrap_err().to_string();
+    assert!(wrong.contains("more than the 2 items"), "{wrong}");
+    let two = [0x04, 0x02, 0x04, 0x00, 0x04, 0x68, 0x69];
+    assert_eq!(decode::<Pair>(&schema, &two).unwrap(), Pair { p: (1, 2), s: "hi".into() });
+}

@@ -234,8 +234,16 @@ impl<'de> Deserializer<'de> for Reading<'_, '_, '_> {
                 visitor.visit_string(uuid(bytes)?)
             }
             Node::Enum(symbols) => visitor.visit_str(self.symbol(symbols)?),
-            Node::Array(items) => visitor.visit_seq(Blocks::new(self, *items)),
-            Node::Map(items) => visitor.visit_map(Blocks::new(self, *items)),
+            Node::Array(items) => {
+                let mut items = Blocks::new(self, *items);
+                let list = visitor.visit_seq(&mut items)?;
+                items.end().map(|()| list)
+            }
+            Node::Map(items) => {
+                let mut items = Blocks::new(self, *items);
+                let map = visitor.visit_map(&mut items)?;
+                items.end().map(|()| map)
+            }
             Node::Record(record) => {
                 visitor.visit_map(Fields { reading: self, record, next: 0, at_default: 0 })
             }
@@ -268,7 +276,53 @@ impl<'de> Deserializer<'de> for Reading<'_, '_, '_> {
             }
             _ => return self.deserialize_any(visitor),
         };
-        visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied()))
+        let mut bytes = SeqDeserializer::<_, Wrong>::new(bytes.iter().copied());
+        let list = visitor.visit_seq(&mut bytes)?;
+        // A list of fixed length takes no more than it has places.
+        bytes.end().map(|()| list)
+    }
+
+    /// Whole numbers that it does not hold exactly are refused, and not rounded by the type that takes them.
+    fn deserialize_f64<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Wrong> {
+        match self.node() {
+            Node::Union(branches) => {
+                let node = self.branch(branches)?.1;
+                self.inner(node)?.deserialize_f64(visitor)
+            }
+            Node::Number { wire, to: Number::Int | Number::Long } => {
+                self.number(*wire, Number::Double, visitor)
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Wrong> {
+        match self.node() {
+            Node::Union(branches) => {
+                let node = self.branch(branches)?.1;
+                self.inner(node)?.deserialize_f32(visitor)
+            }
+            Node::Number { wire: Number::Double, .. } => {
+                let written = f64::from_le_bytes(self.input.array()?);
+                let narrow = written as f32;
+                if f64::from(narrow) == written || written.is_nan() {
+                    visitor.visit_f32(narrow)
+                } else {
+                    Err(Wrong::custom(format_args!("{written} was written, and no float is exactly that")))
+                }
+            }
+            Node::Number { wire, .. } => self.number(*wire, Number::Float, visitor),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        self.deserialize_seq(visitor)
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, Wrong> {
@@ -310,8 +364,8 @@ impl<'de> Deserializer<'de> for Reading<'_, '_, '_> {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        tuple_struct map struct identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 char str string bytes byte_buf unit unit_struct
+        map struct identifier ignored_any
     }
 }
 
@@ -393,7 +447,9 @@ impl<'de> Deserializer<'de> for DefaultBytes<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        visitor.visit_seq(SeqDeserializer::new(self.0.iter().copied()))
+        let mut bytes = SeqDeserializer::<_, Wrong>::new(self.0.iter().copied());
+        let list = visitor.visit_seq(&mut bytes)?;
+        bytes.end().map(|()| list)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
@@ -433,6 +489,17 @@ impl<'p, 'i, 'b> Blocks<'p, 'i, 'b> {
             (self.left, self.ended) = (count.unsigned_abs(), count == 0);
         }
         Ok(!self.ended)
+    }
+
+    /// All items were taken, and the mark behind them is read.
+    fn end(mut self) -> Result<(), Wrong> {
+        match self.more()? {
+            false => Ok(()),
+            true => {
+                let taken = self.read;
+                Err(Wrong::custom(format_args!("more than the {taken} items that the type has room for")))
+            }
+        }
     }
 
     fn value<'de, V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
