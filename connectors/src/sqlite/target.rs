@@ -260,7 +260,6 @@ impl<T> Target<T> {
                 | ErrorCode::TypeMismatch
                 | ErrorCode::TooBig
                 | ErrorCode::NotADatabase
-                | ErrorCode::DatabaseCorrupt
                 | ErrorCode::Unknown,
             ) => CommitError::Refused(
                 Error::job(format!(
@@ -371,6 +370,8 @@ fn may_pass(error: &rusqlite::Error) -> bool {
             ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked
                 | ErrorCode::SystemIoFailure
+                // It is also said where the log beside the database could not be read just now.
+                | ErrorCode::DatabaseCorrupt
                 | ErrorCode::DiskFull
                 | ErrorCode::CannotOpen
                 | ErrorCode::OutOfMemory
