@@ -109,11 +109,12 @@ impl<T, M> Table<T, M> {
         self
     }
 
-    /// How many connections commit at once, 4 unless said otherwise. What one instance (worker) wrote is committed in
-    /// order; what two wrote, in any order: where two instances write the same keys and the last one is to stay, give 1.
+    /// How many connections commit at once: 4 unless said otherwise, and 1 with a key. What one instance (worker) wrote is
+    /// committed in order; what two wrote, in any order: with a key, more is right only where no two instances write the
+    /// same keys.
     #[must_use]
     pub fn commit_lanes(mut self, lanes: usize) -> Self {
-        self.target.commit_lanes = lanes;
+        self.target.commit_lanes = Some(lanes);
         self
     }
 }
@@ -164,7 +165,7 @@ where
     }
 
     fn commit_lanes(&self) -> usize {
-        self.target.commit_lanes
+        self.target.lanes()
     }
 
     fn places(&self) -> Vec<Place> {

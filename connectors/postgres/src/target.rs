@@ -31,7 +31,8 @@ pub struct Target<T, M = Rows> {
     pub(crate) create: Option<String>,
     /// Names of the columns of the key; empty for plain inserts.
     pub(crate) key: Vec<String>,
-    pub(crate) commit_lanes: usize,
+    /// As it was asked for.
+    pub(crate) commit_lanes: Option<usize>,
     /// On a writer's value: the table.
     known: OnceLock<Arc<Shape>>,
     record: PhantomData<fn(T, M)>,
@@ -41,6 +42,14 @@ impl<T, M> std::fmt::Debug for Target<T, M> {
     // Without the address: it has a password in it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Target").field("table", &self.table).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<T, M> Target<T, M> {
+    /// Connections that commit at once. With a key one, unless somebody asked for more: of two instances the one
+    /// whose checkpoint is older could write a row last.
+    pub(crate) fn lanes(&self) -> usize {
+        self.commit_lanes.unwrap_or(if self.key.is_empty() { COMMIT_LANES } else { 1 })
     }
 }
 
@@ -75,7 +84,7 @@ struct Shelf {
 
 impl<T, M: Mode<T>> Target<T, M> {
     pub(crate) fn new(url: String, table: String) -> Self {
-        let (create, key, commit_lanes) = (None, Vec::new(), COMMIT_LANES);
+        let (create, key, commit_lanes) = (None, Vec::new(), None);
         Self { url, table, create, key, commit_lanes, known: OnceLock::new(), record: PhantomData }
     }
 
@@ -314,7 +323,7 @@ where
     type Connection = Connection;
 
     fn commit_lanes(&self) -> usize {
-        self.commit_lanes
+        self.lanes()
     }
 
     fn row(&self, record: M::Record) -> Result<Row> {

@@ -80,7 +80,7 @@ impl<T: Serialize + Send + 'static> Sink for PreparedTable<T> {
     }
 
     fn commit_lanes(&self) -> usize {
-        self.target.commit_lanes
+        self.target.lanes()
     }
 
     fn places(&self) -> Vec<Place> {
