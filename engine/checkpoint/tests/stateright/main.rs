@@ -41,6 +41,7 @@ fn check_faults(faults: Faults) -> Found {
 #[test]
 fn every_order_of_late_lost_and_repeated_messages_and_a_crash_keeps_every_promise() {
     let found = check_faults(Faults { crashes: 1, timeouts: 1, losses: 1, repeats: 1, ..NONE });
+    // Records expire only at decisions, so there are fewer orders than where they also did at commits.
     assert!(found.unique > 40_000, "{found:?}");
     check_faults(Faults { timeouts: 2, overtakes: 1, ..NONE });
     check_faults(Faults { timeouts: 1, failures: 1, crashes: 1, ..NONE });
