@@ -7,7 +7,7 @@
 //! it [expires](Manifest::expires), and nothing is deleted before it is decided. So a process that stands still
 //! in front of a deletion, and is replaced by a start that goes back to an older checkpoint, cannot take that one
 //! away: either its decision came before the fence, and the start has seen what expires and does not
-//! [restore](expired) it, or it never comes.
+//! restore it, or it never comes.
 //!
 //! Deleting slots is what makes [`crate::log::confirm`] necessary. Whoever deletes takes slots first,
 //! files second: a crash in between leaves files that [`orphans`] finds, never a record without files.
