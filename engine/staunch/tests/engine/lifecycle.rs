@@ -218,17 +218,23 @@ fn a_start_removes_the_working_directories_of_older_starts_of_the_job_and_no_oth
 #[test]
 fn only_the_retained_checkpoints_and_their_files_are_kept_while_the_job_runs() {
     let (mut place, topic, output) = (place().every_ms(2), Topic::new(1), collect());
+    let mut pushed = 0;
+    let mut push = |records: u64| {
+        topic.push(0, 0..records);
+        pushed += records as usize;
+        pushed
+    };
     for retained in [0, 1, 4] {
         place.config.retained = retained;
         let running = place.start(counts(&topic, &output));
-        let from = output.committed().len();
-        for n in 0..60 {
-            topic.push(0, 0..50);
-            eventually("output", || output.committed().len() == from + 50 * (n + 1));
+        for _ in 0..60 {
+            let all = push(50);
+            eventually("output", || output.committed().len() == all);
         }
         // The newest is kept in any case; deleting may lag a little behind, and goes with checkpoints.
         eventually("old checkpoints are gone", || {
-            topic.push(0, 0..1);
+            let all = push(1);
+            eventually("output", || output.committed().len() == all);
             place.manifests().len() <= retained.max(1) + 1
         });
         eventually("their files are gone", || place.state_files().len() < 60);
