@@ -122,12 +122,28 @@ impl Running {
         Self::start_on(name, Queues::new(splits), collect(), Arc::default(), |_| {})
     }
 
+    /// With a link on which the first messages to the other process are so long on their way.
+    fn start_late(name: &str, splits: usize, late: Duration) -> Self {
+        Self::start_with(name, Queues::new(splits), collect(), Arc::default(), |_| {}, late)
+    }
+
     fn start_on(
         name: &str,
         source: Queues,
         counts: Counts,
         storage: Arc<InMemoryStorage>,
         look: impl Fn(u64) + Clone + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(name, source, counts, storage, look, Duration::ZERO)
+    }
+
+    fn start_with(
+        name: &str,
+        source: Queues,
+        counts: Counts,
+        storage: Arc<InMemoryStorage>,
+        look: impl Fn(u64) + Clone + Send + Sync + 'static,
+        late: Duration,
     ) -> Self {
         let (of, output) = (source.clone(), counts.clone());
         let build = move |job: &Job<'_>| {
@@ -149,6 +165,7 @@ impl Running {
             controls: Controls::default(),
             metrics: (0..2).map(|_| Metrics::new(name)).collect(),
             cutter: Cutter::default(),
+            late,
         };
         let (controls, cutter) = (setup.controls.clone(), setup.cutter.clone());
         let (sender, ended) = channel();
@@ -202,6 +219,17 @@ fn splits_go_to_both_processes_and_every_record_counts_once() {
     running.source.end_all();
     running.ends_well(Outcome::Finished);
     assert_eq!(sorted(&running.counts), expected(4000));
+}
+
+#[test]
+fn a_process_whose_splits_come_late_does_not_say_that_its_input_has_ended() {
+    let running = Running::start_late("late", 4, Duration::from_millis(200));
+    for split in 0..4 {
+        running.source.push(split, (0..400).filter(|n| n % 4 == split as u64));
+    }
+    running.source.end_all();
+    running.ends_well(Outcome::Finished);
+    assert_eq!(sorted(&running.counts), expected(400));
 }
 
 #[test]

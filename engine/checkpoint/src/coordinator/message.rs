@@ -171,6 +171,8 @@ pub enum Event {
         checkpoint: CheckpointId,
         /// Why.
         reason: String,
+        /// Whose fault it is.
+        blame: Blame,
     },
     /// Answer to [`Action::Commit`]: it did not happen and never will, or nobody waits for it any longer.
     CommitFailed {
@@ -327,6 +329,8 @@ pub enum StopReason {
         checkpoint: CheckpointId,
         /// Why.
         reason: String,
+        /// Whose fault it is.
+        blame: Blame,
     },
     /// A sink instance could not prepare, so nobody knows what of its output is durable.
     #[error("sink `{sink}` instance {instance} could not prepare checkpoint {checkpoint}: {reason}")]
@@ -366,6 +370,7 @@ impl StopReason {
             StopReason::PrepareFailed { .. }
                 | StopReason::CheckpointsFailing { .. }
                 | StopReason::CommitRefused { blame: Blame::Outside, .. }
+                | StopReason::AcknowledgeRefused { blame: Blame::Outside, .. }
         )
     }
 }

@@ -203,8 +203,8 @@ impl Coordinator {
             Event::Committed { sink, upto } => self.committed(&sink, upto, now_ms),
             Event::Forget { source, splits } => self.forget(&source, &splits),
             Event::Acknowledged { source } => self.acknowledged(&source, now_ms),
-            Event::AcknowledgeFailed { source, checkpoint, reason } => {
-                self.stop(StopReason::AcknowledgeRefused { source_name: source, checkpoint, reason });
+            Event::AcknowledgeFailed { source, checkpoint, reason, blame } => {
+                self.stop(StopReason::AcknowledgeRefused { source_name: source, checkpoint, reason, blame });
             }
             Event::CommitFailed { sink, checkpoint, reason, blame } => {
                 self.stop(StopReason::CommitRefused { sink, checkpoint, reason, blame });

@@ -5,7 +5,9 @@ use crate::harness::{eventually, place};
 use crate::topic::{Failure, Topic};
 use staunch::core::batch::Batch;
 use staunch::core::context::SourceContext;
-use staunch::core::source::{Progress, Records, Source, SplitReader};
+use staunch::core::error::Kind;
+use staunch::core::sink::CommitError;
+use staunch::core::source::{Acknowledger, Acknowledging, Progress, Records, Source, SplitReader};
 use staunch::core::step::{Properties, Step, StepCx};
 use staunch::prelude::*;
 use staunch::{discard, generator, memory};
@@ -317,4 +319,53 @@ fn a_commit_that_hangs_is_given_up_after_the_commit_timeout() {
     // The final checkpoint was decided; only its output was left to be published.
     assert_eq!(outcome.unwrap(), Outcome::AlreadyFinished);
     assert_eq!(output.committed(), [1, 2, 3]);
+}
+
+/// A topic whose acknowledgements are refused.
+struct Unheard(Topic<u64>);
+
+struct Refusing;
+
+impl Acknowledger for Refusing {
+    type Position = <Topic<u64> as Source>::Position;
+
+    async fn acknowledge(&mut self, _: &[(String, Self::Position)]) -> Result<(), CommitError> {
+        Err(CommitError::Refused(Error::job("the subscription was deleted")))
+    }
+}
+
+impl Source for Unheard {
+    type Record = u64;
+    type Split = <Topic<u64> as Source>::Split;
+    type Position = <Topic<u64> as Source>::Position;
+    type Reader = <Topic<u64> as Source>::Reader;
+
+    async fn splits(&self, context: &SourceContext) -> Result<Vec<(String, Self::Split)>> {
+        self.0.splits(context).await
+    }
+
+    async fn open(
+        &self,
+        split: Self::Split,
+        at: Option<Self::Position>,
+        context: &SourceContext,
+    ) -> Result<Self::Reader> {
+        self.0.open(split, at, context).await
+    }
+
+    async fn acknowledger(&self, _: &SourceContext) -> Result<Option<Acknowledging<Self::Position>>> {
+        Ok(Some(Acknowledging::by(Refusing)))
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_is_refused_for_good_needs_a_person() {
+    let topic = Topic::new(1);
+    topic.push(0, [1, 2, 3]);
+    let error = place().fail(move |job| {
+        job.source("numbers", Unheard(topic.clone())).sink("output", memory::collect());
+        Ok(())
+    });
+    assert!(error.to_string().contains("the subscription was deleted"), "{error}");
+    assert_eq!(error.kind(), Kind::Job);
 }

@@ -80,15 +80,18 @@ fn a_start_acknowledges_everything_that_its_checkpoint_knows_once_its_output_is_
 }
 
 #[test]
-fn an_acknowledgement_that_is_refused_stops_the_job() {
-    let mut c = started(Setup { parts: acknowledging(), ..setup() });
-    decide(&mut c, 4, 10);
-    feed(&mut c, [committed(4)]);
-    let (source, checkpoint) = ("in".to_owned(), CheckpointId(4));
-    let refused = Event::AcknowledgeFailed { source, checkpoint, reason: "no such queue".into() };
-    let actions = feed(&mut c, [refused]);
-    let Some(reason) = stop_of(&actions) else { panic!("{actions:?}") };
-    assert!(reason.to_string().contains("no such queue"), "{reason}");
+fn an_acknowledgement_that_is_refused_stops_the_job_and_a_restart_helps_if_the_outside_is_to_blame() {
+    for (blame, helps) in [(Blame::Outside, true), (Blame::Job, false), (Blame::Engine, false)] {
+        let mut c = started(Setup { parts: acknowledging(), ..setup() });
+        decide(&mut c, 4, 10);
+        feed(&mut c, [committed(4)]);
+        let (source, checkpoint) = ("in".to_owned(), CheckpointId(4));
+        let refused = Event::AcknowledgeFailed { source, checkpoint, reason: "no such queue".into(), blame };
+        let actions = feed(&mut c, [refused]);
+        let Some(reason) = stop_of(&actions) else { panic!("{actions:?}") };
+        assert!(reason.to_string().contains("no such queue"), "{reason}");
+        assert_eq!(reason.restart_helps(), helps, "{blame:?}");
+    }
 }
 
 /// A report has what changed since the last decision, so a lost one is made good by the next.

@@ -1,5 +1,6 @@
 //! Acknowledging: one task a source tells the outside what it may forget, with bounded retries.
 
+use super::committing::blame;
 use super::processes::Processes;
 use crate::context::SourceContext;
 use crate::error::{Error, Result};
@@ -8,7 +9,7 @@ use crate::runtime::process::wall_clock;
 use crate::sink::CommitError;
 use crate::source::{Acknowledging, Source};
 use serde_json::Value;
-use staunch_checkpoint::{CheckpointId, Event};
+use staunch_checkpoint::{Blame, CheckpointId, Event};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,13 +71,15 @@ impl AcknowledgeTask {
         while let Some((checkpoint, upto)) = due.recv().await {
             let event = match self.acknowledge(&upto).await {
                 Ok(()) => Event::Acknowledged { source: self.source.clone() },
-                Err(reason) => Event::AcknowledgeFailed { source: self.source.clone(), checkpoint, reason },
+                Err((reason, blame)) => {
+                    Event::AcknowledgeFailed { source: self.source.clone(), checkpoint, reason, blame }
+                }
             };
             self.processes.tell(event);
         }
     }
 
-    async fn acknowledge(&mut self, upto: &[(String, Value)]) -> Result<(), String> {
+    async fn acknowledge(&mut self, upto: &[(String, Value)]) -> Result<(), (String, Blame)> {
         let limit = self.shared.config.commit_timeout;
         let deadline = wall_clock::now() + limit;
         let mut wait = FIRST_WAIT;
@@ -84,9 +87,10 @@ impl AcknowledgeTask {
             let left = deadline.saturating_duration_since(wall_clock::now());
             match tokio::time::timeout(left, self.acknowledger.acknowledge(upto)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(CommitError::Refused(error))) => return Err(error.to_string()),
+                Ok(Err(CommitError::Refused(error))) => return Err((error.to_string(), blame(&error, true))),
                 Ok(Err(CommitError::Retry(error))) if self.shared.is_stopping() => {
-                    return Err(format!("{error}; not tried again, because the job ends"));
+                    let reason = format!("{error}; not tried again, because the job ends");
+                    return Err((reason, blame(&error, false)));
                 }
                 Ok(Err(CommitError::Retry(error))) if wall_clock::now() + wait < deadline => {
                     tracing::warn!(source = self.source, %error, ?wait, "acknowledging failed, trying again");
@@ -94,9 +98,12 @@ impl AcknowledgeTask {
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
                 Ok(Err(CommitError::Retry(error))) => {
-                    return Err(format!("{error}; gave up after {limit:?} (--commit-timeout)"));
+                    let reason = format!("{error}; gave up after {limit:?} (--commit-timeout)");
+                    return Err((reason, blame(&error, false)));
                 }
-                Err(_) => return Err(format!("no answer within {limit:?} (--commit-timeout)")),
+                Err(_) => {
+                    return Err((format!("no answer within {limit:?} (--commit-timeout)"), Blame::Outside));
+                }
             }
         }
     }

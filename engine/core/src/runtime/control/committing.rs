@@ -279,7 +279,7 @@ impl CommitTask {
 }
 
 /// What is refused for good is not mended by running the job again, whatever the reason.
-fn blame(error: &Error, for_good: bool) -> Blame {
+pub(super) fn blame(error: &Error, for_good: bool) -> Blame {
     match error.kind() {
         Kind::Internal => Blame::Engine,
         Kind::Job => Blame::Job,

@@ -8,7 +8,7 @@ use super::log::Log;
 use super::message::Message;
 use super::planted;
 use super::processes::Processes;
-use super::publishing::Publishing;
+use super::publishing::{Publishing, STORAGE_LIMIT_AT_THE_END};
 use super::requests::Asking;
 use super::tally::Tally;
 use crate::control::{Asked, Controls, JobEvent, Outcome};
@@ -479,12 +479,14 @@ impl Driver {
         let over = match reason {
             StopReason::Finished => Ok(Outcome::Finished),
             StopReason::Stopped => Ok(Outcome::Stopped),
-            StopReason::Internal(_) | StopReason::CommitRefused { blame: Blame::Engine, .. } => {
+            StopReason::Internal(_)
+            | StopReason::CommitRefused { blame: Blame::Engine, .. }
+            | StopReason::AcknowledgeRefused { blame: Blame::Engine, .. } => {
                 Err(Error::internal(reason.to_string()))
             }
-            StopReason::Incompatible(_) | StopReason::CommitRefused { blame: Blame::Job, .. } => {
-                Err(Error::job(reason.to_string()))
-            }
+            StopReason::Incompatible(_)
+            | StopReason::CommitRefused { blame: Blame::Job, .. }
+            | StopReason::AcknowledgeRefused { blame: Blame::Job, .. } => Err(Error::job(reason.to_string())),
             StopReason::Fenced => Err(self.fenced(&reason)),
             reason => Err(Error::external(reason.to_string())),
         };
@@ -495,7 +497,10 @@ impl Driver {
     /// fenced in its turn. If there is none, the storage has done what it called failed, and a restart finds out.
     fn fenced(&self, reason: &StopReason) -> Error {
         let place = self.shared.storage.place();
-        match self.log.holder_after(self.shared.agreed.generation) {
+        let (log, generation) = (self.log.clone(), self.shared.agreed.generation);
+        // The storage may hang by now, and this thread hears everything.
+        let asked = self.shared.io.answer(STORAGE_LIMIT_AT_THE_END, "log", move || log.holder_after(generation));
+        match asked.and_then(|holder| holder) {
             Ok(Some(holder)) => Error::job(format!("{reason}: {holder}")),
             Ok(None) => Error::external(format!(
                 "the checkpoint log in {place} holds a record that this process was told could not be written; a \

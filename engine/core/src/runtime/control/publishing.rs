@@ -21,7 +21,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long the storage may take to answer, or as long as a checkpoint may take, if that is longer.
 const STORAGE_LIMIT: Duration = Duration::from_secs(60);
 /// The same once a stop or a drain was asked for: who stops a job because its storage is away wants to see it end.
-const STORAGE_LIMIT_AT_THE_END: Duration = Duration::from_secs(10);
+pub(super) const STORAGE_LIMIT_AT_THE_END: Duration = Duration::from_secs(10);
 /// How long a run whose workers are not all up may go on after a stop was asked for.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -4,6 +4,8 @@ use super::shared::panic_text;
 use super::threads::Threads;
 use crate::error::{Error, Result};
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -59,6 +61,22 @@ impl Io {
             Some(threads) => threads.within(limit, what, work),
             None => self.block_on(work),
         }
+    }
+
+    /// Waits for an answer of what may block, so long at most; on a thread that is not one of these.
+    ///
+    /// # Errors
+    /// There was none in time, or no thread could be started; the work may go on.
+    pub(crate) fn answer<R: Send + 'static>(
+        &self,
+        limit: Duration,
+        name: &str,
+        ask: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R> {
+        let Some(threads) = self.threads() else { return Ok(ask()) };
+        let (done, answer) = crossbeam_channel::bounded(1);
+        threads.run(name, async move { drop(done.send(ask())) }, drop)?;
+        answer.recv_timeout(limit).map_err(|_| Error::external(format!("no answer within {limit:?}")))
     }
 
     /// Ends what connectors do on threads of their own; what blocks is left alone after a while.
@@ -126,23 +144,31 @@ async fn blocking_within<R: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R> {
+    // Whoever is first: the thread that begins, or who gives up waiting for one. What was given up is never begun, and
+    // what has begun is waited for: an error says that nothing was done.
+    let claimed = Arc::new(AtomicBool::new(false));
+    let claim = Arc::clone(&claimed);
     let (begin, begun) = tokio::sync::oneshot::channel();
     let task = tokio::task::spawn_blocking(move || {
+        if claim.swap(true, SeqCst) {
+            return None;
+        }
         // Whoever waits for it may be gone.
         let _ = begin.send(());
-        work()
+        Some(work())
     });
-    if tokio::time::timeout(limit, begun).await.is_err() {
+    if tokio::time::timeout(limit, begun).await.is_err() && !claimed.swap(true, SeqCst) {
         task.abort();
         return Err(Error::external(format!(
             "no thread has become free for work that waits for the outside within {limit:?}: all of them wait, or the \
              limit of threads is reached (ulimit -u, pids.max)"
         )));
     }
-    task.await.map_err(|died| match died.try_into_panic() {
+    let done = task.await.map_err(|died| match died.try_into_panic() {
         Ok(panic) => Error::job(format!("panicked: {}", panic_text(&*panic))),
         Err(died) => Error::internal("work that waits for the outside was given up").caused_by(died),
-    })
+    })?;
+    done.ok_or_else(|| Error::internal("work that waits for the outside was claimed twice"))
 }
 
 #[cfg(test)]
@@ -162,6 +188,39 @@ mod tests {
         free.send(()).unwrap();
         runtime.block_on(first).unwrap().unwrap();
         assert_eq!(runtime.block_on(blocking_within(Duration::from_secs(20), || 7)).unwrap(), 7);
+    }
+
+    #[test]
+    fn blocking_work_that_is_given_up_just_as_it_begins_is_either_done_or_never_begun() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let (mut given_up, ran) = (Vec::new(), Arc::new(std::sync::Mutex::new(Vec::new())));
+        for n in 0..2000 {
+            let ran = Arc::clone(&ran);
+            // About as long as a thread takes to begin, once a little less and once a little more.
+            let limit = Duration::from_micros(n % 100);
+            match runtime.block_on(blocking_within(limit, move || ran.lock().unwrap().push(n))) {
+                Ok(()) => {}
+                Err(_) => given_up.push(n),
+            }
+        }
+        drop(runtime);
+        let ran = ran.lock().unwrap();
+        let both: Vec<_> = ran.iter().filter(|n| given_up.contains(n)).collect();
+        assert!(both.is_empty(), "given up and done all the same: {both:?}");
+        assert_eq!(ran.len() + given_up.len(), 2000);
+    }
+
+    #[test]
+    fn what_does_not_answer_is_given_up_after_its_limit() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let io = Io::new(runtime.handle().clone());
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let error = io.answer(Duration::from_millis(20), "storage", move || gate.recv()).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::External);
+        assert!(error.to_string().contains("no answer within 20ms"), "{error}");
+        assert_eq!(io.answer(Duration::from_secs(20), "storage", || 7).unwrap(), 7);
+        open.send(()).unwrap();
+        io.end(Duration::from_secs(20));
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub struct Setup {
     pub metrics: Vec<Metrics>,
     /// Cuts their links.
     pub cutter: Cutter,
+    /// How long what the coordinator says is on its way to the other processes, at first.
+    pub late: Duration,
 }
 
 /// A process that is not the coordinator's own.
@@ -249,9 +251,10 @@ where
     let (plan, registry) = crate::runtime::plan(build)?;
     let io = io()?;
     let shared = join(process, *agreed, plan, &registry, up, &io, setup)?;
-    let (follower, processes) = (Arc::clone(&shared), Arc::clone(processes));
+    let (follower, processes, late) = (Arc::clone(&shared), Arc::clone(processes), setup.late);
     let listening = [
         std::thread::spawn(move || {
+            std::thread::sleep(late);
             read(&from_coordinator, |message| follower.take(message));
             follower.link_closed();
         }),

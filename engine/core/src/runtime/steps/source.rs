@@ -215,11 +215,13 @@ impl<S: Source> Driver<S> {
         self.metrics.watch.does(Doing::Work);
         let mut held_back = false;
         self.follow_clock()?;
+        // Asked before the splits are taken: they are dealt before it is said. Until then nothing is said of them either.
+        let may_begin = self.worker.shared.may_begin();
         self.take_splits()?;
         self.retire_finished_steps();
         let quiet = self.worker.shared.is_quiet();
         let draining = self.worker.shared.is_draining();
-        if !self.worker.shared.may_begin() {
+        if !may_begin {
             self.look_again(LOOK_AGAIN);
         } else if !quiet && !draining && !self.ended {
             let mut more = false;
@@ -236,9 +238,11 @@ impl<S: Source> Driver<S> {
                 self.look_again(LOOK_AGAIN);
             }
         }
-        let drained = draining && !quiet && self.drain(records, letters)?;
-        self.send_mark(drained, marks);
-        self.report_end(drained);
+        if may_begin {
+            let drained = draining && !quiet && self.drain(records, letters)?;
+            self.send_mark(drained, marks);
+            self.report_end(drained);
+        }
         self.metrics.watch.does(if held_back { Doing::Wait } else { Doing::Nothing });
         Ok(())
     }
@@ -340,10 +344,15 @@ impl<S: Source> Driver<S> {
                 self.emit(buffer, records, letters)?;
             }
             match drained {
-                Drained::More => self.splits.let_go()?,
+                Drained::More => {
+                    if self.splits.let_go()?.is_some() {
+                        // One that was begun may wait for the place.
+                        self.again.activate();
+                    }
+                }
                 Drained::Later => return Ok(false),
                 Drained::All => return Ok(true),
-            };
+            }
         }
     }
 
