@@ -362,8 +362,9 @@ impl Source for Unheard {
 fn an_acknowledgement_that_is_refused_for_good_needs_a_person() {
     let topic = Topic::new(1);
     topic.push(0, [1, 2, 3]);
+    let output = memory::collect();
     let error = place().fail(move |job| {
-        job.source("numbers", Unheard(topic.clone())).sink("output", memory::collect());
+        job.source("numbers", Unheard(topic.clone())).sink("output", output.clone());
         Ok(())
     });
     assert!(error.to_string().contains("the subscription was deleted"), "{error}");
