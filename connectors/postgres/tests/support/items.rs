@@ -2,7 +2,7 @@
 
 use super::Schema;
 use super::copy::{Copy, Item, drop_slot};
-use staunch_postgres::source::Row;
+use staunch_postgres::source::{Field, Row};
 use staunch_postgres::{Event, Follow, follow};
 
 pub struct Items {
@@ -62,4 +62,17 @@ impl Drop for Items {
     fn drop(&mut self) {
         drop_slot(&self.schema.url, &self.schema.name);
     }
+}
+
+/// Only the key of each row, for rows that are too large to be kept.
+pub fn narrow(event: &Event<Row>) -> Result<Event<Item>, String> {
+    let change = event.change.as_ref().try_map(|row| match row.get("id") {
+        Some(Field::Text(id)) => {
+            let id = id.parse().map_err(|why| format!("{id}: {why}"))?;
+            Ok::<_, String>(Item { id, n: None, note: None })
+        }
+        other => Err(format!("{other:?}")),
+    })?;
+    let Event { table, lsn, committed, transaction, .. } = event;
+    Ok(Event { table: table.clone(), change, lsn: *lsn, committed: *committed, transaction: *transaction })
 }

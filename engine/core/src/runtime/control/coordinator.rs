@@ -499,7 +499,8 @@ impl Driver {
         let place = self.shared.storage.place();
         let (log, generation) = (self.log.clone(), self.shared.agreed.generation);
         // The storage may hang by now, and this thread hears everything.
-        let asked = self.shared.io.answer(STORAGE_LIMIT_AT_THE_END, "log", move || log.holder_after(generation));
+        let asked =
+            self.shared.io.answer(STORAGE_LIMIT_AT_THE_END, "log", move || log.holder_after(generation));
         match asked.and_then(|holder| holder) {
             Ok(Some(holder)) => Error::job(format!("{reason}: {holder}")),
             Ok(None) => Error::external(format!(

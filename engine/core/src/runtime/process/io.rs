@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn blocking_work_that_is_given_up_just_as_it_begins_is_either_done_or_never_begun() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let (mut given_up, ran) = (Vec::new(), Arc::new(std::sync::Mutex::new(Vec::new())));
         for n in 0..2000 {
             let ran = Arc::clone(&ran);
@@ -212,7 +213,8 @@ mod tests {
 
     #[test]
     fn what_does_not_answer_is_given_up_after_its_limit() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let io = Io::new(runtime.handle().clone());
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let error = io.answer(Duration::from_millis(20), "storage", move || gate.recv()).unwrap_err();
