@@ -25,6 +25,21 @@ struct Inside {
     lose_answer: bool,
     /// Commits carried out.
     applied: u32,
+    /// What happens to the target just before the next commit reads its rows.
+    meanwhile: Option<Meanwhile>,
+    /// Connections that will be refused.
+    unreachable: u32,
+}
+
+/// Done by somebody else.
+#[derive(Clone, Copy, Debug)]
+enum Meanwhile {
+    /// A newer start has taken it over.
+    TakenOver,
+    /// The commit itself is done: its answer was lost.
+    Done,
+    /// Nobody can connect for a while.
+    Unreachable,
 }
 
 #[derive(Debug)]
@@ -49,7 +64,12 @@ impl StagedTarget for Fake {
     }
 
     async fn connect(&self, _context: &SinkContext) -> Result<bool> {
-        self.0.lock().unwrap().connections += 1;
+        let mut inside = self.0.lock().unwrap();
+        inside.connections += 1;
+        if inside.unreachable > 0 {
+            inside.unreachable -= 1;
+            return Err(Error::external("nobody answers"));
+        }
         Ok(true)
     }
 
@@ -98,6 +118,12 @@ impl StagedTarget for Fake {
         }
         assert!(inside.tokens.get(&token.instance) < Some(&token.checkpoint));
         *connection = false;
+        match inside.meanwhile.take() {
+            Some(Meanwhile::TakenOver) => inside.fence.0 = Generation(token.generation.0 + 1),
+            Some(Meanwhile::Done) => drop(inside.tokens.insert(token.instance, token.checkpoint)),
+            Some(Meanwhile::Unreachable) => inside.unreachable = 1,
+            None => {}
+        }
         let rows = rows.collect::<Result<Vec<Row>, CommitError>>()?;
         inside.rows.extend(rows);
         inside.tokens.insert(token.instance, token.checkpoint);
@@ -201,6 +227,34 @@ fn a_damaged_chunk_is_refused_and_nothing_of_the_epoch_is_written() {
         life.storage.put(&names[1], &good[1]).unwrap();
         start.commit(&listed).await.unwrap();
         assert_eq!(life.visible().len(), 9);
+    });
+}
+
+/// Its successor has committed what was staged and deleted it.
+#[test]
+fn a_commit_whose_staged_rows_are_gone_says_first_who_has_taken_the_target_over() {
+    run(async {
+        for meanwhile in [Meanwhile::TakenOver, Meanwhile::Done, Meanwhile::Unreachable] {
+            let mut life = Life::new(Fake::default());
+            life.instances = 1;
+            let mut start = life.start(&[]).await.unwrap();
+            start.write(rows(0..10)).await.unwrap();
+            let listed = start.prepare(1).await.unwrap();
+            life.storage.lose(&life.storage.names().unwrap()[0]).unwrap();
+            life.target.0.lock().unwrap().meanwhile = Some(meanwhile);
+            let first = start.commit(&listed).await;
+            match meanwhile {
+                Meanwhile::TakenOver => assert_eq!(refused(first), "fenced"),
+                Meanwhile::Done => assert!(first.is_ok(), "{first:?}"),
+                Meanwhile::Unreachable => {
+                    let Err(CommitError::Retry(error)) = first else { panic!("not asked again: {first:?}") };
+                    let said = error.to_string();
+                    assert!(said.contains("not found") && said.contains("nobody answers"), "{said}");
+                    assert!(refused(start.commit(&listed).await).contains("10 records"));
+                }
+            }
+            assert_eq!(life.target.0.lock().unwrap().applied, 0, "{meanwhile:?}");
+        }
     });
 }
 

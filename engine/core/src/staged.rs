@@ -400,6 +400,32 @@ impl<T: StagedTarget> StagedCommitter<T> {
     }
 
     async fn commit_one(&mut self, committable: &Committable, payload: &Payload) -> Result<(), CommitError> {
+        if self.is_committed(committable).await? {
+            return Ok(());
+        }
+        let applied = self.apply(committable, payload).await;
+        let Err(CommitError::Refused(refused)) = applied else { return applied };
+        // Perhaps a newer start has committed it, and deleted what was staged, since it was asked whose the target is. What
+        // the connection saw is of no more use.
+        self.connection = None;
+        match self.is_committed(committable).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(CommitError::Refused(refused)),
+            Err(CommitError::Refused(other)) => {
+                tracing::warn!(sink = self.context.sink, error = %refused, "what a commit was refused with at first");
+                Err(CommitError::Refused(other))
+            }
+            Err(CommitError::Retry(error)) => {
+                let sink = &self.context.sink;
+                Err(CommitError::Retry(Error::external(format!(
+                    "sink `{sink}`: a commit was refused ({refused}), and whose the target is cannot be asked: {error}"
+                ))))
+            }
+        }
+    }
+
+    /// Whether the target holds it already, after a check that the target is still ours.
+    async fn is_committed(&mut self, committable: &Committable) -> Result<bool, CommitError> {
         let connection = match &mut self.connection {
             Some(open) => open,
             none => {
@@ -422,9 +448,13 @@ impl<T: StagedTarget> StagedCommitter<T> {
                 stored.map_or_else(|| "none".to_owned(), |stored| stored.to_string())
             ))));
         }
-        if stored >= Some(committable.checkpoint) {
-            return Ok(());
-        }
+        Ok(stored >= Some(committable.checkpoint))
+    }
+
+    async fn apply(&mut self, committable: &Committable, payload: &Payload) -> Result<(), CommitError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(CommitError::Retry(Error::internal("a commit came before its connection was open")));
+        };
         let SinkContext { job, sink, lineage, generation, storage, .. } = self.context.clone();
         let what = format!(
             "sink `{sink}`: {} records of checkpoint {} (instance {})",
