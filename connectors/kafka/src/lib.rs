@@ -15,6 +15,7 @@
 //!
 //! Reading order: [`mod@source`] (what a topic is to the engine), its `reader`, its `queue` (all that is unsafe), [`settings`].
 
+mod apart;
 mod glob;
 mod record;
 pub mod settings;

@@ -2,6 +2,7 @@
 
 use super::message::{Outgoing, shown};
 use super::staged::Target;
+use crate::apart::Apart;
 use crate::settings::failed;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -57,7 +58,7 @@ impl Confirmed {
 
 /// Sends what comes.
 pub(super) struct Writer {
-    producer: Arc<BaseProducer<Confirmed>>,
+    producer: Arc<Apart<BaseProducer<Confirmed>>>,
     topic: String,
     sink: String,
     open: Arc<AtomicU64>,
@@ -70,7 +71,7 @@ impl Writer {
         let producer: BaseProducer<Confirmed> =
             config.create_with_context(Confirmed::default()).map_err(|e| target.settings.not_made(e))?;
         let (topic, sink) = (target.topic.clone(), context.sink.clone());
-        Ok(Self { producer: Arc::new(producer), topic, sink, open: Arc::default() })
+        Ok(Self { producer: Arc::new(Apart::new(producer)), topic, sink, open: Arc::default() })
     }
 
     pub async fn write(&mut self, messages: Vec<Outgoing>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use super::message::{Outgoing, shown};
 use super::reports::Reports;
+use crate::apart::Apart;
 use crate::settings::{Settings, failed, is_refusal};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
@@ -36,10 +37,10 @@ pub(super) struct Takes {
 /// A client that only asks. One for a process.
 pub(super) struct Cluster {
     // A consumer: asking as a producer makes topics, where brokers are told to.
-    pub client: Arc<BaseConsumer<Reports>>,
+    pub client: Arc<Apart<BaseConsumer<Reports>>>,
     /// Reads tokens. Kept, because closing one takes half a second.
-    pub reader: Mutex<BaseConsumer<Reports>>,
-    pub admin: AdminClient<DefaultClientContext>,
+    pub reader: Mutex<Apart<BaseConsumer<Reports>>>,
+    pub admin: Apart<AdminClient<DefaultClientContext>>,
     limit: Duration,
 }
 
@@ -52,10 +53,11 @@ impl Cluster {
     pub async fn shared(settings: &Settings, context: &SinkContext) -> Result<Arc<Self>> {
         let make = async {
             let config = settings.client("staunch-sink", &[("isolation.level", "read_uncommitted")])?;
-            let consumer = |config: &ClientConfig| -> Result<BaseConsumer<Reports>> {
-                config.create_with_context(Reports::default()).map_err(|e| settings.not_made(e))
+            let consumer = |config: &ClientConfig| -> Result<Apart<BaseConsumer<Reports>>> {
+                let made = config.create_with_context(Reports::default());
+                made.map(Apart::new).map_err(|e| settings.not_made(e))
             };
-            let admin = config.create().map_err(|e| settings.not_made(e))?;
+            let admin = config.create().map(Apart::new).map_err(|e| settings.not_made(e))?;
             let options = [
                 // For show: nobody asks for it.
                 ("group.id", "staunch-tokens"),

@@ -9,6 +9,7 @@ use super::message::{Outgoing, shown};
 use super::reports::Reports;
 use super::staged::commit_error;
 use super::tokens::{Held, Key, Tokens, Value};
+use crate::apart::Apart;
 use crate::settings::{Settings, failed};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -45,7 +46,7 @@ enum Expect {
 
 /// A producer that has taken the sink over.
 struct Active {
-    producer: BaseProducer<Reports>,
+    producer: Apart<BaseProducer<Reports>>,
     held: Held,
     used: Instant,
     was_short: bool,
@@ -127,7 +128,8 @@ impl Connection {
         let read = |settled| self.tokens.read(&context.job, &context.sink, settled);
         self.is_ours(&Held { settled: false, ..read(false)? }, context, expect)?;
         let producer = self.config.create_with_context(Reports::default());
-        let producer: BaseProducer<Reports> = producer.map_err(|e| self.settings.not_made(e))?;
+        let producer: Apart<BaseProducer<Reports>> =
+            Apart::new(producer.map_err(|e| self.settings.not_made(e))?);
         self.init(&producer, context)?;
         let held = read(true)?;
         self.is_ours(&held, context, expect)?;

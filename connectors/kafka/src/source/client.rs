@@ -1,6 +1,7 @@
 //! One client library for the partitions of a worker: its thread, its troubles, and the lag of what it reads.
 
 use super::queue::Bell;
+use crate::apart::Apart;
 use crate::settings::{Settings, is_refusal};
 use rdkafka::bindings as raw;
 use rdkafka::client::ClientContext;
@@ -22,7 +23,7 @@ const AHEAD_KB: &str = "4096";
 
 /// The client library, with all partitions that a worker reads of one source.
 pub(super) struct Client {
-    consumer: Arc<BaseConsumer<Ears>>,
+    consumer: Arc<Apart<BaseConsumer<Ears>>>,
     unwanted: Arc<AtomicBool>,
     lag: Mutex<HashMap<(String, i32), Lag>>,
     figures: [Figure; 2],
@@ -92,7 +93,7 @@ impl Client {
         )?;
         let consumer: BaseConsumer<Ears> =
             config.create_with_context(Ears::default()).map_err(|e| settings.not_made(e))?;
-        let (consumer, unwanted) = (Arc::new(consumer), Arc::new(AtomicBool::new(false)));
+        let (consumer, unwanted) = (Arc::new(Apart::new(consumer)), Arc::new(AtomicBool::new(false)));
         let (polled, stop) = (Arc::clone(&consumer), Arc::clone(&unwanted));
         let poll = move || {
             while !stop.load(Ordering::Relaxed) {
