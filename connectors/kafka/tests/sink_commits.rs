@@ -9,6 +9,7 @@ use staunch_kafka::Settings;
 use staunch_kafka::sink::{Outgoing, Plain, Topic, sink};
 use staunch_testing::conformance::sink::{Life, Target};
 use staunch_testing::servers::{self, Own};
+use std::io::Write;
 use std::time::Duration;
 use support::proxy::{ADD_PARTITIONS, END_TXN, Fate, INIT_PRODUCER_ID, PRODUCE, Proxy};
 use support::{fresh, values};
@@ -49,7 +50,20 @@ impl Target for Out {
     }
 }
 
+/// How long a test here may take; on an idle machine the longest takes half a minute.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Ends the program if the work does not end: what hangs in a library cannot be stopped otherwise.
 fn run<R>(work: impl Future<Output = R>) -> R {
+    let (_ended, end) = std::sync::mpsc::channel::<()>();
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    std::thread::spawn(move || {
+        if end.recv_timeout(LONGEST) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            // Past the harness, which keeps what a test prints.
+            let _ = writeln!(std::io::stderr(), "error: {test} did not end in {LONGEST:?}: FAILED");
+            std::process::exit(101);
+        }
+    });
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 

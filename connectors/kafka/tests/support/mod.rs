@@ -52,6 +52,19 @@ pub fn fresh(what: &str) -> String {
     format!("{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Closing a client may never end once a broker was restarted, and no test is about that.
+fn close<T: Send + 'static>(client: T) {
+    std::thread::spawn(move || drop(client));
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        if let Some(observer) = self.observer.take() {
+            close(observer);
+        }
+    }
+}
+
 impl Topic {
     pub fn new(broker: &str, partitions: i32) -> Self {
         Self::named(broker, fresh("t"), partitions)
@@ -181,7 +194,9 @@ impl Topic {
         let end = |isolation: &str| {
             let consumer: BaseConsumer =
                 config(&self.broker).set("isolation.level", isolation).create().unwrap();
-            consumer.fetch_watermarks(&self.name, partition, PATIENCE).unwrap().1
+            let (_, end) = consumer.fetch_watermarks(&self.name, partition, PATIENCE).unwrap();
+            close(consumer);
+            end
         };
         let (high, limit) = (end("read_uncommitted"), Instant::now() + PATIENCE);
         while end("read_committed") < high {
@@ -207,7 +222,9 @@ impl Topic {
         list.add_partition_offset(&self.name, partition, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         let mut messages = Vec::new();
+        let limit = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < limit, "no end of {}", self.name);
             match consumer.poll(PATIENCE) {
                 Some(Ok(message)) => messages.push(message.detach()),
                 Some(Err(KafkaError::PartitionEOF(_))) => return messages,

@@ -219,7 +219,12 @@ where
         timely::CommunicationConfig::Process(workers)
     };
     let config = timely::Config { communication, worker: WorkerConfig::default() };
-    timely::execute(config, body).map_err(|e| Error::external(format!("workers could not be started: {e}")))
+    timely::execute(config, body).map_err(|e| {
+        Error::external(format!(
+            "cannot start the threads of {workers} workers; the limit of threads of the user or the container is reached \
+             (ulimit -u, pids.max): {e}"
+        ))
+    })
 }
 
 /// Runs the coordinator beside the workers until the end; whether that was a good one.
